@@ -1,0 +1,130 @@
+"""Recurrent stacks: (x, state) -> (y, state).
+
+A stack is L layers of one cell, each its own module, with dropout between them and, from the second
+layer on, a residual path around each (Kim et al. 2017, arXiv:1701.03360). There are two *hows* of a
+layer, over the same parameters: ``kernel`` calls torch's fused loop, ``reference`` loops over the
+equations of ``cells``. A cell without a kernel always takes the reference.
+
+State is a tuple of tensors (L, B, H), passed in and handed back, never kept in a module.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.cells import Cell
+from charlm.config import ModelConfig
+
+State = tuple[Tensor, ...]
+Kernel = Callable[..., tuple[Tensor, ...]]
+
+HOWS = ("kernel", "reference")
+
+# torch's own loops, by cell and nonlinearity: (x, state, weights) -> (y, next state).
+KERNELS: dict[tuple[str, str], Kernel] = {
+    ("rnn", "tanh"): torch.rnn_tanh,
+    ("rnn", "relu"): torch.rnn_relu,
+    ("lstm", "tanh"): torch.lstm,
+    ("gru", "tanh"): torch.gru,
+}
+
+
+def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Return ``x`` (B, T, H) with ``share`` of its units dropped, the others scaled up.
+
+    One mask (B, 1, H) holds for the whole window ("locked" or variational dropout).
+
+    Source: Gal and Ghahramani (2016), arXiv:1512.05287.
+    """
+    mask = torch.empty(x.shape[0], 1, x.shape[2], device=x.device, dtype=torch.float32)
+    mask.bernoulli_(1 - share, generator=generator).div_(1 - share)
+    return x * mask.to(x.dtype)
+
+
+class Layer(nn.Module):
+    """One recurrent layer: (x (B, T, I), state of (B, H)) -> (y (B, T, H), state of (B, H))."""
+
+    def __init__(self, cell: Cell, kernel: Kernel | None, input_size: int, hidden_size: int):
+        super().__init__()
+        self.cell = cell
+        self.kernel = kernel
+        for name, shape in cell.shapes(input_size, hidden_size).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the weights: Glorot at the input, orthogonal recurrent matrices, gate by gate.
+
+        Biases are 0, but that of a forget gate is 1: Gers et al. (2000), Jozefowicz et al. (2015).
+        Orthogonal matrices: Saxe et al. (2013), arXiv:1312.6120.
+        """
+        count = len(self.cell.gates)
+        for name, parameter in self.named_parameters():
+            for gate, block in zip(self.cell.gates, parameter.chunk(count), strict=True):
+                if name == "weight_ih":
+                    nn.init.xavier_uniform_(block, generator=generator)
+                elif name == "weight_hh":
+                    nn.init.orthogonal_(block, generator=generator)
+                else:
+                    nn.init.constant_(block, float((name, gate) == ("bias_ih", "f")))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run over a window; see the class."""
+        weights = dict(self.named_parameters())
+        if self.kernel is not None:
+            return self._fused(x, state, weights)
+        projected = self.cell.project(x, weights)  # (B, T, G*H)
+        outputs = []
+        for t in range(x.shape[1]):
+            state = self.cell.step(torch, projected[:, t], state, weights)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1), state
+
+    def _fused(self, x: Tensor, state: State, weights: dict[str, Tensor]) -> tuple[Tensor, State]:
+        assert self.kernel is not None
+        before: Any = tuple(s.unsqueeze(0) for s in state)  # one layer: (1, B, H) each
+        if len(before) == 1:
+            before = before[0]
+        # The rest: with biases, one layer, no dropout of torch's, one direction, batch first.
+        rest = (True, 1, 0.0, self.training, False, True)
+        y, *after = self.kernel(x, before, list(weights.values()), *rest)
+        return y, tuple(s.squeeze(0) for s in after)
+
+
+class Backbone(nn.Module):
+    """A stack of layers: (x (B, T, E), state) -> (y (B, T, H), state)."""
+
+    def __init__(self, config: ModelConfig, kernel: Kernel | None):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            Layer(config.cell, kernel, config.input_size(layer), config.hidden_size)
+            for layer in range(config.num_layers)
+        )
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before any character: tensors (L, B, H) of zeros."""
+        like = next(self.parameters())
+        shape = (self.config.num_layers, batch_size, self.config.hidden_size)
+        return tuple(like.new_zeros(shape) for _ in self.config.cell.state_names)
+
+    def forward(
+        self, x: Tensor, state: State, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """Run the stack over a window; ``generator`` draws the dropout masks in training mode."""
+        share = self.config.dropout if self.training else 0.0
+        layer_states = []
+        for index, layer in enumerate(self.layers):
+            inside = dropped(x, share, generator) if share and index > 0 else x
+            y, layer_state = layer(inside, tuple(s[index] for s in state))
+            x = x + y if index > 0 and self.config.residual else y
+            layer_states.append(layer_state)
+        return x, tuple(torch.stack(s) for s in zip(*layer_states, strict=True))
+
+
+def build(config: ModelConfig, *, how: str = "kernel") -> Backbone:
+    """Return the stack of ``config``, its weights not drawn yet; ``how`` is one of ``HOWS``."""
+    assert how in HOWS, how
+    kernel = KERNELS.get((config.backbone, config.nonlinearity)) if how == "kernel" else None
+    return Backbone(config, kernel)

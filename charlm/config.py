@@ -1,0 +1,216 @@
+"""The settings, checked on creation.
+
+Each field of a config states its default, its help and its bounds once, with :func:`setting`. The
+flags of the command line, the checks and the table of settings in the README derive from that.
+``vocab_size`` is no setting (it follows from the text), nor are device, paths and precision, which
+say *how* something is computed and may differ from run to run.
+"""
+
+import math
+import types
+import typing
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Self
+
+from charlm.cells import CELLS, Cell
+from charlm.errors import ConfigError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a field: its default, one line of help, and the bounds that creation checks."""
+    bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+
+
+def field_type(item: "Field[Any]") -> type:
+    """Return the type of a field, ``int`` for ``int | None``."""
+    if isinstance(item.type, types.UnionType):
+        return next(t for t in typing.get_args(item.type) if t is not type(None))
+    assert isinstance(item.type, type)
+    return item.type
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the known word nearest to ``name``, or nothing."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The base of the configs: checks types and bounds, and reads itself from a mapping."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, self._checked(item, getattr(self, item.name)))
+
+    @staticmethod
+    def _checked(item: "Field[Any]", value: Any) -> Any:
+        if value is None and isinstance(item.type, types.UnionType):
+            return None
+        kind = field_type(item)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value) if abs(value) < 2**1023 else math.inf
+        if type(value) is not kind:
+            raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
+        if kind is float and not math.isfinite(value):
+            raise ConfigError(f"{item.name} must be a finite number (got {value})")
+        rules = item.metadata
+        if rules["choices"] is not None and value not in rules["choices"]:
+            names = ", ".join(rules["choices"])
+            hint = nearest(value, list(rules["choices"]))
+            raise ConfigError(f"{item.name} must be one of {names} (got {value!r}){hint}")
+        for rule, words, holds in (
+            ("minimum", "at least", lambda bound: value >= bound),
+            ("above", "above", lambda bound: value > bound),
+            ("maximum", "at most", lambda bound: value <= bound),
+            ("below", "below", lambda bound: value < bound),
+        ):
+            if rules[rule] is not None and not holds(rules[rule]):
+                raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
+        return value
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all settings."""
+        return [item.name for item in fields(cls)]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the config with ``values``; a missing key takes its default.
+
+        Raises:
+            ConfigError: for an unknown key (naming the nearest one) or a value out of bounds.
+        """
+        for name in values:
+            if name not in cls.names():
+                raise ConfigError(f"unknown setting {name!r}{nearest(name, cls.names())}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Settings):
+    """What the model computes."""
+
+    backbone: str = setting("lstm", "recurrent cell of every layer", choices=tuple(CELLS))
+    nonlinearity: str = setting("tanh", "activation of the rnn cell", choices=("tanh", "relu"))
+    embedding_size: int = setting(128, "numbers per character at the input (E)", minimum=1)
+    hidden_size: int = setting(512, "units per recurrent layer (H)", minimum=1)
+    num_layers: int = setting(2, "recurrent layers (L)", minimum=1, maximum=64)
+    dropout: float = setting(
+        0.3, "share of units dropped between layers, half of it at the input", minimum=0, below=1
+    )
+    residual: bool = setting(True, "add the input of every layer from the second on to its output")
+    tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nonlinearity not in CELLS[self.backbone].nonlinearities:
+            raise ConfigError(
+                f"nonlinearity {self.nonlinearity!r} does not go with backbone {self.backbone!r}: "
+                "leave it out, or choose backbone 'rnn'"
+            )
+        if self.tie_weights and self.embedding_size != self.hidden_size:
+            raise ConfigError(
+                f"tie_weights needs embedding_size ({self.embedding_size}) equal to "
+                f"hidden_size ({self.hidden_size}): set both to the same number"
+            )
+
+    @property
+    def cell(self) -> Cell:
+        """The recurrence of every layer."""
+        return CELLS[self.backbone](self.nonlinearity)
+
+    def input_size(self, layer: int) -> int:
+        """Return the input size of a layer: E for the first one, H for the others."""
+        return self.embedding_size if layer == 0 else self.hidden_size
+
+    def parameter_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every parameter; a tied matrix is listed once."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding.weight": (vocab_size, self.embedding_size)
+        }
+        for layer in range(self.num_layers):
+            weights = self.cell.shapes(self.input_size(layer), self.hidden_size)
+            shapes |= {f"backbone.layers.{layer}.{name}": s for name, s in weights.items()}
+        if not self.tie_weights:
+            shapes["head.weight"] = (vocab_size, self.hidden_size)
+        return shapes | {"head.bias": (vocab_size,)}
+
+    def num_parameters(self, vocab_size: int) -> int:
+        """Return how many numbers the model learns."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes(vocab_size).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """How the model is fitted to a text."""
+
+    steps: int = setting(600, "updates of the weights", minimum=1)
+    batch_size: int = setting(64, "parallel lanes of text (B)", minimum=1)
+    seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
+    optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))
+    learning_rate: float = setting(0.004, "peak learning rate", above=0)
+    warmup_fraction: float = setting(
+        0.05, "share of the steps in which the rate rises; then a cosine", minimum=0, below=1
+    )
+    momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
+    weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
+    grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)
+    eval_every: int = setting(0, "steps between evaluations, 0 = ten in a run", minimum=0)
+    save_every: int = setting(0, "steps between saves, 0 = at evaluations", minimum=0)
+    validation_fraction: float = setting(
+        0.1, "share of the text, at its end, held out to measure", above=0, below=1
+    )
+    min_count: int = setting(
+        1, "rarer characters become one unknown symbol, 1 = keep all", minimum=1
+    )
+    seed: int = setting(1, "seed of weights and dropout", minimum=0, maximum=2**63 - 1)
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Steps between evaluations: ``eval_every``, or ten a run but at least one per 500."""
+        return self.eval_every or min(500, math.ceil(self.steps / 10))
+
+    @property
+    def save_interval(self) -> int:
+        """Steps between saves: ``save_every``, or the interval of evaluations."""
+        return self.save_every or self.evaluation_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Settings):
+    """How characters are drawn."""
+
+    length: int = setting(500, "new characters per sample", minimum=0)
+    temperature: float = setting(
+        0.8, "below 1 safer, above 1 wilder, 0 = always the likeliest", minimum=0
+    )
+    top_k: int = setting(0, "draw among the k likeliest only, 0 = all", minimum=0)
+    top_p: float = setting(
+        1.0, "draw among the likeliest that hold this share, 1 = all", above=0, maximum=1
+    )
+    num_samples: int = setting(1, "independent samples", minimum=1)
+    seed: int | None = setting(
+        None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**63 - 1
+    )
+
+
+def default_of(item: "Field[Any]") -> Any:
+    """Return the default of a setting."""
+    assert item.default is not MISSING
+    return item.default

@@ -1,0 +1,190 @@
+r"""A text as parallel lanes, cut into consecutive windows.
+
+The training text is cut into B lanes of equal length, and each lane into windows of at most T
+characters. Window t of every lane forms one batch (B, T). So the state after one window is exactly
+the state before the next one, and the model reads every lane from its beginning to its end:
+
+    text     the cat sat on the mat and the dog lay by the fire.
+
+             window 0     window 1     window 2
+    lane 0   t h e _ c  | a t _ s a  | t _ o n _         state carried  ->
+    lane 1   t h e _ m  | a t _ a n  | d _ t h e         state carried  ->
+    lane 2   _ d o g _  | l a y _ b  | y _ t h e         state carried  ->
+
+The targets are the inputs shifted by one character. When the lanes are through, an epoch is over,
+and all of them begin afresh. The windows of a lane differ by at most one character in length, so
+that no odd end is lost; only the tail of fewer than B characters that does not fill the lanes is.
+"""
+
+import codecs
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.errors import CorpusError
+from charlm.tokenizer import CHUNK, CharTokenizer, Ids
+
+BOM = "\ufeff"
+PathLike = str | os.PathLike[str]
+
+
+def read_text(paths: Iterable[PathLike]) -> str:
+    r"""Return the UTF-8 texts of ``paths``, joined in the order given.
+
+    A byte order mark is dropped, and ``\r\n`` and ``\r`` become ``\n``.
+
+    Raises:
+        CorpusError: for a file that is missing, empty, no file, or not UTF-8 text.
+    """
+    pieces: list[str] = []
+    for path in map(Path, paths):
+        before = len(pieces)
+        try:
+            pieces += _read_file(path)
+        except FileNotFoundError:
+            raise CorpusError(f"text file {path} does not exist") from None
+        except IsADirectoryError:
+            raise CorpusError(f"{path} is a folder: name the text files in it") from None
+        except OSError as error:
+            raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
+        if not any(pieces[before:]):
+            raise CorpusError(f"text file {path} is empty")
+    return "".join(pieces)
+
+
+def _read_file(path: Path) -> list[str]:
+    """Return the text of one file in pieces, so that its bytes never stand in memory whole."""
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    pieces: list[str] = []
+    offset = 0  # of the byte that the decoder wants next
+    with path.open("rb") as file:
+        while True:
+            data = file.read(CHUNK)
+            pending = len(utf8.getstate()[0])  # bytes of a character that the last piece cut in two
+            try:
+                text = decoder.decode(data, final=not data)  # type: ignore[arg-type]
+            except UnicodeDecodeError as error:
+                raise CorpusError(
+                    f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
+                    f"{offset - pending + error.start}: convert it first, for example with iconv"
+                ) from None
+            if "\0" in text:
+                raise CorpusError(f"{path} holds NUL characters: it is a binary file, not a text")
+            pieces.append(text if offset else text.removeprefix(BOM))
+            offset += len(data)
+            if not data:
+                return pieces
+
+
+def fingerprint(text: str) -> str:
+    """Return the sha256 of ``text`` in UTF-8, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for start in range(0, len(text), CHUNK):
+        digest.update(text[start : start + CHUNK].encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A text as ids: the front to train on, the end held out to measure.
+
+    Attributes:
+        tokenizer: the vocabulary.
+        train: ids (N,) of the front.
+        validation: ids (N,) of the end.
+        fingerprint: sha256 of the whole text.
+        files: where the text was read from, as the user gave it.
+    """
+
+    tokenizer: CharTokenizer
+    train: Ids
+    validation: Ids
+    fingerprint: str
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        tokenizer: CharTokenizer,
+        *,
+        validation_fraction: float,
+        files: tuple[str, ...] = (),
+    ) -> "Corpus":
+        """Return the corpus of ``text``, its last ``validation_fraction`` held out.
+
+        Raises:
+            CorpusError: if either part holds fewer than two characters.
+        """
+        ids = tokenizer.encode(text)
+        cut = int(len(ids) * (1 - validation_fraction))
+        for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
+            if len(part) < 2:
+                raise CorpusError(
+                    f"the {name} part of a text of {len(ids)} characters holds {len(part)} with a "
+                    f"validation_fraction of {validation_fraction}, and needs at least 2: give a "
+                    "longer text or another share"
+                )
+        return cls(
+            tokenizer=tokenizer,
+            train=ids[:cut],
+            validation=ids[cut:],
+            fingerprint=fingerprint(text),
+            files=files,
+        )
+
+    @property
+    def characters(self) -> int:
+        """The number of characters of the whole text."""
+        return len(self.train) + len(self.validation)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One batch: inputs and targets (B, T), and whether its lanes begin afresh with it."""
+
+    inputs: Ids
+    targets: Ids
+    fresh: bool
+
+
+class LaneStream:
+    """The windows of a training text; which one comes at a step is a function of the step alone.
+
+    Args:
+        ids: the training text (N,).
+        batch_size: the number of lanes (B).
+        seq_length: the longest window (T).
+
+    Raises:
+        CorpusError: if the text does not fill one window of every lane.
+    """
+
+    def __init__(self, ids: Ids, *, batch_size: int, seq_length: int):
+        lane_length = (len(ids) - 1) // batch_size
+        if lane_length < seq_length:
+            raise CorpusError(
+                f"a training text of {len(ids)} characters does not fill one window of "
+                f"{seq_length} characters in each of {batch_size} lanes: lower --batch-size or "
+                "--seq-length, or leave them out"
+            )
+        self.windows_per_epoch = -(-lane_length // seq_length)
+        # Lanes as views (B, lane_length): nothing of the text is copied.
+        self.inputs = ids[: batch_size * lane_length].reshape(batch_size, lane_length)
+        self.targets = ids[1 : batch_size * lane_length + 1].reshape(batch_size, lane_length)
+        self.lane_length = lane_length
+
+    def window(self, step: int) -> Window:
+        """Return the batch of ``step``, counted from 0 over all epochs."""
+        place = step % self.windows_per_epoch
+        start = place * self.lane_length // self.windows_per_epoch
+        end = (place + 1) * self.lane_length // self.windows_per_epoch
+        return Window(self.inputs[:, start:end], self.targets[:, start:end], fresh=place == 0)
+
+    def epoch(self, step: int) -> float:
+        """Return how often the text has been read after ``step`` steps."""
+        return step / self.windows_per_epoch

@@ -1,0 +1,292 @@
+"""Truncated back-propagation through time.
+
+:meth:`Trainer.step` is the whole algorithm. What it draws at random is a function of the seed and
+the number of the step, and so are the window it reads and the rate it uses: a run can be taken up at
+any step from the weights, the optimizer and the carried state alone.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.backbones import State
+from charlm.checkpoint import Checkpoint, Counters, Tensors
+from charlm.config import ModelConfig, TrainConfig
+from charlm.corpus import Corpus, LaneStream
+from charlm.errors import ConfigError, DivergenceError
+from charlm.evaluation import evaluate
+from charlm.model import CharLM
+
+PRECISIONS = ("float32", "bfloat16")
+FINAL_RATE = 0.01  # what the cosine ends at, as a share of the peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What is known after a step; losses are in nats per character.
+
+    Attributes:
+        step: updates done, of ``steps``.
+        epoch: how often the training text has been read.
+        train_loss: mean over the steps since the last evaluation (dropout on).
+        validation_loss: None but after an evaluation.
+        best_loss: the lowest validation loss so far; ``is_best`` if it is this one.
+        grad_norm: the norm of the gradient before clipping.
+        learning_rate: of the step.
+        chars_per_second: training characters read, over all time spent so far in this sitting.
+        seconds: time spent, over all sittings.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    train_loss: float
+    validation_loss: float | None
+    best_loss: float | None
+    is_best: bool
+    grad_norm: float
+    learning_rate: float
+    chars_per_second: float
+    seconds: float
+
+    def __str__(self) -> str:
+        validation = (
+            "" if self.validation_loss is None else f", validation {in_units(self.validation_loss)}"
+        )
+        return (
+            f"step {self.step}/{self.steps}, epoch {self.epoch:.2f}: "
+            f"train {in_units(self.train_loss)}{validation}"
+        )
+
+
+def in_units(nats: float) -> str:
+    """Return a loss for people: ``1.386 nats (2.000 bits)``."""
+    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits)"
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of ``step``, counted from 0: a linear rise, then a cosine to near 0.
+
+    Source: Loshchilov and Hutter (2017), arXiv:1608.03983, without restarts.
+    """
+    warmup = round(config.warmup_fraction * config.steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, config.steps - warmup)
+    cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW or SGD with momentum; weight decay acts on matrices only, not on biases.
+
+    Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization, arXiv:1711.05101.
+    """
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+class Trainer:
+    """Fits a model to the training part of a corpus.
+
+    Args:
+        model: the language model, on the device to train on.
+        corpus: the text.
+        config: how to train.
+        precision: one of ``PRECISIONS``; weights are float32 in both.
+
+    Raises:
+        CorpusError: if the text does not fill one window of every lane.
+    """
+
+    def __init__(
+        self, model: CharLM, corpus: Corpus, config: TrainConfig, *, precision: str = "float32"
+    ):
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
+        self.model = model
+        self.corpus = corpus
+        self.config = config
+        self.precision = precision
+        self.device = next(model.parameters()).device
+        self.stream = LaneStream(
+            corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
+        )
+        self.optimizer = make_optimizer(model, config)
+        self.generator = torch.Generator(self.device)
+        self.state: State = model.initial_state(config.batch_size)
+        self.counters = Counters()
+
+    def step(self) -> tuple[float, float]:
+        """Do one update; return the loss (nats per character) and the gradient norm.
+
+        Source: truncated back-propagation through time, Williams and Peng (1990), Neural
+        Computation 2(4); clipping of the norm, Pascanu et al. (2013), arXiv:1211.5063.
+
+        Raises:
+            DivergenceError: if either is not finite; the weights are then as before the step.
+        """
+        step = self.counters.step
+        window = self.stream.window(step)
+        if window.fresh:
+            self.state = self.model.initial_state(self.config.batch_size)
+        self.generator.manual_seed(_mixed(self.config.seed, step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self.model.train()
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits, state = self.model(self._tensor(window.inputs), self.state, self.generator)
+            targets = self._tensor(window.targets)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        loss.backward()
+        bound = self.config.grad_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
+        self._check_finite(loss, norm)
+        self.optimizer.step()
+        self.state = tuple(s.detach().float() for s in state)
+        return loss.item(), norm.item()
+
+    def run(self) -> Iterator[Progress]:
+        """Train up to ``config.steps``, yielding after every step, and evaluate on the way."""
+        began = time.monotonic()
+        seconds_before = self.counters.seconds
+        first = self.counters.step
+        while self.counters.step < self.config.steps:
+            loss, grad_norm = self.step()
+            counters = replace(
+                self.counters,
+                step=self.counters.step + 1,
+                loss_sum=self.counters.loss_sum + loss,
+                loss_count=self.counters.loss_count + 1,
+            )
+            train_loss = counters.loss_sum / counters.loss_count
+            validation_loss = None
+            is_best = False
+            if counters.step % self.config.evaluation_interval == 0 or (
+                counters.step == self.config.steps
+            ):
+                validation_loss = evaluate(self.model, self.corpus.validation).nats_per_char
+                is_best = counters.best_loss is None or validation_loss < counters.best_loss
+                counters = replace(counters, loss_sum=0.0, loss_count=0)
+                if is_best:
+                    counters = replace(
+                        counters, best_loss=validation_loss, best_step=counters.step
+                    )
+            spent = time.monotonic() - began
+            self.counters = replace(counters, seconds=seconds_before + spent)
+            yield Progress(
+                step=counters.step,
+                steps=self.config.steps,
+                epoch=self.stream.epoch(counters.step),
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                best_loss=counters.best_loss,
+                is_best=is_best,
+                grad_norm=grad_norm,
+                learning_rate=learning_rate(counters.step - 1, self.config),
+                chars_per_second=(counters.step - first) * self._chars_per_step / max(spent, 1e-9),
+                seconds=self.counters.seconds,
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that is needed to go on from here."""
+        names = {p: name for name, p in self.model.named_parameters()}
+        kept = self.optimizer.state
+        return Checkpoint(
+            model_config=self.model.config,
+            train_config=self.config,
+            tokenizer=self.corpus.tokenizer,
+            weights=self.model.weights(),
+            files=self.corpus.files,
+            fingerprint=self.corpus.fingerprint,
+            characters=self.corpus.characters,
+            precision=self.precision,
+            counters=self.counters,
+            optimizer={
+                f"{name}.{key}": value.detach().float().cpu().numpy().copy()
+                for parameter, name in names.items()
+                for key, value in kept[parameter].items()
+                if isinstance(value, Tensor)
+            },
+            state={
+                name: tensor.cpu().numpy().copy()
+                for name, tensor in zip(self._state_names, self.state, strict=True)
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from ``checkpoint``, whose configs and text must be those of this trainer."""
+        self.model.load_weights(checkpoint.weights)
+        parameters = dict(self.model.named_parameters())
+        self.optimizer.state.clear()
+        for name, value in checkpoint.optimizer.items():
+            owner, _, key = name.rpartition(".")
+            # Adam's count of steps is a tensor too; the fused update wants it beside the weights.
+            tensor = torch.from_numpy(value.copy()).to(self.device)
+            self.optimizer.state[parameters[owner]][key] = tensor
+        self.state = tuple(
+            torch.from_numpy(checkpoint.state[name].copy()).to(self.device)
+            for name in self._state_names
+        )
+        self.counters = checkpoint.counters
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        return self.model.config.cell.state_names
+
+    @property
+    def _chars_per_step(self) -> float:
+        return self.stream.inputs.size / self.stream.windows_per_epoch
+
+    def _tensor(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(ids.astype(np.int64)).to(self.device)
+
+    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not torch.isfinite(value):
+                rate = learning_rate(self.counters.step, self.config)
+                raise DivergenceError(
+                    f"the {name} became {value.item()} at step {self.counters.step + 1} with a "
+                    f"learning rate of {rate:.2g}: lower --learning-rate, or --grad-clip"
+                )
+
+
+def _mixed(seed: int, step: int) -> int:
+    """Return one seed for a step of a run, unlike those of other steps and other runs."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def probe_precision(config: ModelConfig, vocab_size: int, batch_size: int) -> str:
+    """Return ``"bfloat16"`` where this CPU can train so and is faster for it, else ``"float32"``.
+
+    Times a forward and backward pass over a short window, alternating, best of three each. Some
+    CPUs raise an error on bfloat16, and others compute it slower than float32.
+    """
+    best = dict.fromkeys(PRECISIONS, math.inf)
+    model = CharLM(config, vocab_size)
+    ids = torch.zeros(batch_size, 16, dtype=torch.int64)
+    for _ in range(3):
+        for precision in PRECISIONS:
+            began = time.perf_counter()
+            try:
+                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                    logits, _ = model.eval()(ids, model.initial_state(batch_size))
+                logits.float().logsumexp(-1).sum().backward()
+            except RuntimeError:
+                return "float32"
+            best[precision] = min(best[precision], time.perf_counter() - began)
+    return min(PRECISIONS, key=lambda precision: best[precision])
