@@ -71,7 +71,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run over a window; see the class."""
-        weights = dict(self.named_parameters())
+        weights: dict[str, Tensor] = dict(self.named_parameters())
         if self.kernel is not None:
             return self._fused(x, state, weights)
         projected = self.cell.project(x, weights)  # (B, T, G*H)
@@ -102,6 +102,12 @@ class Backbone(nn.Module):
             Layer(config.cell, kernel, config.input_size(layer), config.hidden_size)
             for layer in range(config.num_layers)
         )
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all weights anew."""
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            layer.reset_parameters(generator)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before any character: tensors (L, B, H) of zeros."""

@@ -1,7 +1,7 @@
 """A run as one safe file.
 
-A checkpoint is a safetensors file: numbers and a JSON header, nothing that can run. Its tensors, all
-float32, are
+A checkpoint is a safetensors file: numbers and a JSON header, nothing that can run. Its tensors,
+all float32, are
 
     model.<parameter>               the weights, as ``ModelConfig.parameter_shapes`` lists them
     optimizer.<parameter>.<name>    what the optimizer keeps for each of them
@@ -88,7 +88,7 @@ class Checkpoint:
         """Return all tensors under the names that they have in the file."""
         groups = {"model": self.weights, "optimizer": self.optimizer, "state": self.state}
         return {
-            f"{group}.{name}": np.ascontiguousarray(tensor)
+            f"{group}.{name}": np.asarray(tensor, order="C")
             for group, members in groups.items()
             for name, tensor in members.items()
         }
@@ -214,9 +214,10 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
 
 def _foreign(path: Path, reason: str) -> str:
     """Return what to say of a file that is not safetensors."""
-    start = path.read_bytes()[:4]
-    if start.startswith((b"PK", b"\x80")):
-        return f"{path} is a pickle, which can run code: charlm opens its own safetensors files only"
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start.startswith(b"\x80"):
+        return f"{path} is a pickle, which can run code: charlm opens safetensors files only"
     return f"{path} is no checkpoint, or a damaged one: {reason}"
 
 
@@ -295,7 +296,7 @@ def _assemble(document: dict[str, Any], tensors: Tensors) -> Checkpoint:
 
 def _checksum(tensor: NDArray[np.float32]) -> str:
     """Return the sha256 of the shape and the bytes of ``tensor``."""
-    return _digest(repr(tensor.shape).encode(), np.ascontiguousarray(tensor))
+    return _digest(repr(tensor.shape).encode(), tensor.tobytes())
 
 
 def _digest(*parts: Any) -> str:

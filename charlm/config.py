@@ -7,14 +7,23 @@ say *how* something is computed and may differ from run to run.
 """
 
 import math
+import operator
 import types
 import typing
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Self
 
 from charlm.cells import CELLS, Cell
 from charlm.errors import ConfigError
+
+# The words of each bound, and what holds between a value and it.
+BOUNDS = {
+    "minimum": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "maximum": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
 
 
 def setting(
@@ -32,11 +41,10 @@ def setting(
     return field(default=default, metadata={"help": help, "choices": choices, **bounds})
 
 
-def field_type(item: "Field[Any]") -> type:
+def field_type(item: "Field[Any]") -> Any:
     """Return the type of a field, ``int`` for ``int | None``."""
     if isinstance(item.type, types.UnionType):
         return next(t for t in typing.get_args(item.type) if t is not type(None))
-    assert isinstance(item.type, type)
     return item.type
 
 
@@ -70,13 +78,8 @@ class Settings:
             names = ", ".join(rules["choices"])
             hint = nearest(value, list(rules["choices"]))
             raise ConfigError(f"{item.name} must be one of {names} (got {value!r}){hint}")
-        for rule, words, holds in (
-            ("minimum", "at least", lambda bound: value >= bound),
-            ("above", "above", lambda bound: value > bound),
-            ("maximum", "at most", lambda bound: value <= bound),
-            ("below", "below", lambda bound: value < bound),
-        ):
-            if rules[rule] is not None and not holds(rules[rule]):
+        for rule, (words, holds) in BOUNDS.items():
+            if rules[rule] is not None and not holds(value, rules[rule]):
                 raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
         return value
 
@@ -141,9 +144,7 @@ class ModelConfig(Settings):
 
     def parameter_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter; a tied matrix is listed once."""
-        shapes: dict[str, tuple[int, ...]] = {
-            "embedding.weight": (vocab_size, self.embedding_size)
-        }
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, self.embedding_size)}
         for layer in range(self.num_layers):
             weights = self.cell.shapes(self.input_size(layer), self.hidden_size)
             shapes |= {f"backbone.layers.{layer}.{name}": s for name, s in weights.items()}
@@ -210,7 +211,37 @@ class SampleConfig(Settings):
     )
 
 
-def default_of(item: "Field[Any]") -> Any:
-    """Return the default of a setting."""
-    assert item.default is not MISSING
-    return item.default
+# What a text of up to so many characters is trained with; a longer one takes the defaults above.
+# Chosen on the validation part of corpora/english.txt and corpora/chinese.txt, two CPU cores.
+SIZES: tuple[tuple[int, dict[str, int | float]], ...] = (
+    (20_000, {"hidden_size": 128, "batch_size": 8, "seq_length": 32, "dropout": 0.4}),
+    (300_000, {"hidden_size": 256, "batch_size": 16, "seq_length": 96, "dropout": 0.4}),
+)
+
+
+def settings_for(num_characters: int, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings to train with on a text, and one line for each choice that was made.
+
+    What the user gave stays. The rest follows ``SIZES``; lanes and windows that would not fit into
+    a very short text are halved until they do.
+
+    Args:
+        num_characters: the length of the whole text.
+        given: settings of ``ModelConfig`` and ``TrainConfig`` by name.
+    """
+    fitting = next((row for limit, row in SIZES if num_characters <= limit), {})
+    chosen = {name: value for name, value in fitting.items() if name not in given}
+    sizes = {
+        name: given.get(name, chosen.get(name, default))
+        for name, default in TrainConfig().to_dict().items()
+        if name in ("batch_size", "seq_length")
+    }
+    share = given.get("validation_fraction", TrainConfig.validation_fraction)
+    room = int(num_characters * (1 - share)) - 1  # characters to read
+    for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
+        while name not in given and sizes[name] > least and room < math.prod(sizes.values()):
+            sizes[name] //= 2
+            chosen[name] = sizes[name]
+    notice = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    notices = [f"for a text of {num_characters:,} characters: {notice}"] if chosen else []
+    return chosen | given, notices

@@ -66,7 +66,7 @@ def _read_file(path: Path) -> list[str]:
             data = file.read(CHUNK)
             pending = len(utf8.getstate()[0])  # bytes of a character that the last piece cut in two
             try:
-                text = decoder.decode(data, final=not data)  # type: ignore[arg-type]
+                text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 raise CorpusError(
                     f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "

@@ -43,13 +43,12 @@ class Engine:
 
     def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """Read one character per lane: ids (B,) -> logits (B, V) of the next one, next state."""
-        projected = self.table[ids]  # (B, G*H)
-        layer_states = []
-        for layer, w in enumerate(self.layers):
-            if layer > 0:
-                projected = self.cell.project(x, w)
-            layer_state = self.cell.step(np, projected, tuple(s[layer] for s in state), w)
-            x = x + layer_state[0] if layer > 0 and self.config.residual else layer_state[0]
-            layer_states.append(layer_state)
+        first, *others = self.layers
+        after = [self.cell.step(np, self.table[ids], tuple(s[0] for s in state), first)]
+        x = after[0][0]  # (B, H)
+        for layer, w in enumerate(others, start=1):
+            projected = self.cell.project(x, w)  # (B, G*H)
+            after.append(self.cell.step(np, projected, tuple(s[layer] for s in state), w))
+            x = x + after[-1][0] if self.config.residual else after[-1][0]
         logits = x @ self.head_weight.T + self.head_bias  # (B, V)
-        return logits, tuple(np.stack(arrays) for arrays in zip(*layer_states, strict=True))
+        return logits, tuple(np.stack(arrays) for arrays in zip(*after, strict=True))

@@ -1,9 +1,9 @@
 """Nats per character of any text, exactly.
 
 Every character but the first is scored once, given all the characters before it: the state is
-carried from the beginning of the text to its end. For speed the text is cut into lanes that are read
-side by side. So that this does not change the figure, the state that a lane begins with is made by
-reading the characters before it (the warm-up), which are not scored there:
+carried from the beginning of the text to its end. For speed the text is cut into lanes that are
+read side by side. So that this does not change the figure, the state that a lane begins with is
+made by reading the characters before it (the warm-up), which are not scored there:
 
     lane 0          |scored scored scored|
     lane 1    (warm up)                  |scored scored scored|
@@ -58,9 +58,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(
-    model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int = 256
-) -> Evaluation:
+def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int = 256) -> Evaluation:
     """Score the text ``ids`` (N,) with ``model``, in float32 and without dropout.
 
     The model's mode and torch's generators are left as they were.
@@ -113,8 +111,8 @@ class _Reader:
             width = min(self.seq_length, length - offset)
             places = starts[:, None] + np.arange(offset, offset + width)  # (B, T)
             logits, state = self.model(self._at(places), state)
-            targets = self._at(places + 1)
-            total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
+            targets = self._at(places + 1).flatten()
+            total += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
         return total, state
 
     def _at(self, places: np.ndarray) -> Tensor:

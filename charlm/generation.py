@@ -1,10 +1,12 @@
 """Logits to characters.
 
-Anything that can be stepped, a :class:`Stepper`, can be sampled from. Sample i of a prompt draws from
-a random generator seeded with (seed, i), so it is the same whatever other samples are drawn.
+Anything that can be stepped, a :class:`Stepper`, can be sampled from. Sample i of a prompt draws
+from a random generator seeded with (seed, i), so it is the same whatever other samples are drawn.
 """
 
+import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +59,11 @@ def probabilities(logits: NDArray[Any], config: SampleConfig) -> Floats:
         np.put_along_axis(p, order, ranked, axis=-1)
         p /= p.sum(axis=-1, keepdims=True)
     return p
+
+
+def seeded(config: SampleConfig) -> SampleConfig:
+    """Return ``config`` with a seed: its own, or else a random one."""
+    return config if config.seed is not None else replace(config, seed=secrets.randbelow(2**32))
 
 
 def draw(p: Floats, rng: np.random.Generator) -> int:

@@ -34,11 +34,10 @@ class CharLM(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all weights anew; the first prediction is then close to uniform."""
-        for layer in self.backbone.layers:
-            layer.reset_parameters(generator)
+        self.backbone.reset_parameters(generator)
         nn.init.xavier_uniform_(self.head.weight, generator=generator)
         nn.init.zeros_(self.head.bias)
-        if not self.config.tie_weights:  # tied, the scale that the head wants is the one that counts
+        if not self.config.tie_weights:  # where they are tied, the scale of the head counts
             nn.init.normal_(self.embedding.weight, generator=generator)
 
     def initial_state(self, batch_size: int) -> State:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from charlm.errors import ConfigError, TokenError
 
 UNKNOWN = "\ufffd"
-CHUNK = 1 << 20  # characters encoded at a time, so that a large text never stands in memory as UTF-32
+CHUNK = 1 << 20  # characters at a time, so that a large text never stands in memory as UTF-32
 NUM_CODE_POINTS = 0x110000
 
 Ids = NDArray[np.unsignedinteger]

@@ -1,8 +1,8 @@
 """Truncated back-propagation through time.
 
 :meth:`Trainer.step` is the whole algorithm. What it draws at random is a function of the seed and
-the number of the step, and so are the window it reads and the rate it uses: a run can be taken up at
-any step from the weights, the optimizer and the carried state alone.
+the number of the step, and so are the window it reads and the rate it uses: a run can be taken up
+at any step from the weights, the optimizer and the carried state alone.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.backbones import State
-from charlm.checkpoint import Checkpoint, Counters, Tensors
+from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ModelConfig, TrainConfig
 from charlm.corpus import Corpus, LaneStream
 from charlm.errors import ConfigError, DivergenceError
@@ -116,7 +116,8 @@ class Trainer:
         self, model: CharLM, corpus: Corpus, config: TrainConfig, *, precision: str = "float32"
     ):
         if precision not in PRECISIONS:
-            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
+            names = ", ".join(PRECISIONS)
+            raise ConfigError(f"precision must be one of {names} (got {precision!r})")
         self.model = model
         self.corpus = corpus
         self.config = config
@@ -183,9 +184,7 @@ class Trainer:
                 is_best = counters.best_loss is None or validation_loss < counters.best_loss
                 counters = replace(counters, loss_sum=0.0, loss_count=0)
                 if is_best:
-                    counters = replace(
-                        counters, best_loss=validation_loss, best_step=counters.step
-                    )
+                    counters = replace(counters, best_loss=validation_loss, best_step=counters.step)
             spent = time.monotonic() - began
             self.counters = replace(counters, seconds=seconds_before + spent)
             yield Progress(

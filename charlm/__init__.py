@@ -1,0 +1,55 @@
+"""charlm: a character-level recurrent language model.
+
+    import charlm
+
+    lm = charlm.train("corpora/english.txt")       # or charlm.load("checkpoints/english")
+    print(lm.generate("The sea ", length=300, temperature=0.7, seed=1))
+
+Importing charlm imports neither torch nor numpy; its names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel as LanguageModel
+    from charlm.api import load as load
+    from charlm.api import train as train
+    from charlm.config import ModelConfig as ModelConfig
+    from charlm.config import SampleConfig as SampleConfig
+    from charlm.config import TrainConfig as TrainConfig
+    from charlm.errors import CharlmError as CharlmError
+    from charlm.errors import CheckpointError as CheckpointError
+    from charlm.errors import ConfigError as ConfigError
+    from charlm.errors import CorpusError as CorpusError
+    from charlm.errors import DivergenceError as DivergenceError
+    from charlm.errors import TokenError as TokenError
+
+_HOME = {
+    "charlm.api": ("LanguageModel", "load", "train"),
+    "charlm.config": ("ModelConfig", "SampleConfig", "TrainConfig"),
+    "charlm.errors": (
+        "CharlmError",
+        "CheckpointError",
+        "ConfigError",
+        "CorpusError",
+        "DivergenceError",
+        "TokenError",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name when it is first asked for (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'charlm' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

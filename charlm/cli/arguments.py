@@ -1,0 +1,186 @@
+"""The words of the command line: verbs, flags and their help.
+
+The flags of the settings derive from the configs. Of these, only what was given is in the result of
+parsing, so that what was not can follow from the text.
+"""
+
+import argparse
+from dataclasses import Field, fields
+from typing import Any, NoReturn
+
+from charlm import __version__
+from charlm.config import ModelConfig, SampleConfig, Settings, TrainConfig, field_type
+
+EXAMPLES = """\
+examples:
+  charlm train corpora/english.txt
+  charlm generate checkpoints/english --prompt "The sea " --length 300
+  charlm resume checkpoints/english --steps 2000
+  charlm evaluate checkpoints/english another.txt
+
+'charlm VERB --help' tells all about a verb."""
+
+RUN_HELP = "run folder, its name under checkpoints/, or a checkpoint file"
+FILES_HELP = "UTF-8 text files, joined in this order"
+ALIASES = {
+    "length": ("-l",),
+    "temperature": ("-t",),
+    "num_samples": ("-n",),
+    "learning_rate": ("--lr",),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviated flags."""
+
+    def __init__(self, **options: Any):
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and leave with 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def make_parser() -> Parser:
+    """Return the parser of all verbs; the name of the verb is in ``verb``."""
+    top = Parser(
+        prog="charlm",
+        description="A character-level recurrent language model: point it at a text, get a model.",
+        epilog=EXAMPLES,
+    )
+    top.add_argument("--version", action="version", version=f"charlm {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    train = verbs.add_parser(
+        "train",
+        help="train a new model on text files",
+        description="Train a new model on UTF-8 text files. Ctrl-C saves, and says how to go on.",
+        epilog="Sizes that are not given follow from the length of the text, and are printed.",
+    )
+    train.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    train.add_argument(
+        "-o", "--out", metavar="RUN", help="new run folder (default: checkpoints/<name of FILE>)"
+    )
+    train.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="begin with the weights of this run; a fresh training, unlike resume",
+    )
+    _add_hows(train, precision="what is faster here")
+    _add_settings(train, "model", ModelConfig)
+    _add_settings(train, "training", TrainConfig)
+
+    resume = verbs.add_parser(
+        "resume",
+        help="go on with a stopped run, exactly",
+        description="Go on with a stopped run from its latest checkpoint. On a CPU the result is, "
+        "bit for bit, that of a run which was never stopped.",
+    )
+    resume.add_argument("run", metavar="RUN", help=RUN_HELP)
+    resume.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="new total of steps, also of a finished run; the schedule is laid out anew over this "
+        "total, so the learning rate jumps to that of a run which had it from the beginning",
+    )
+    resume.add_argument(
+        "--learning-rate", "--lr", type=float, metavar="X", help="new peak of the learning rate"
+    )
+    resume.add_argument(
+        "--text", nargs="+", metavar="FILE", help="where the text is now, if it was moved"
+    )
+    _add_hows(resume, precision="as the run did so far")
+
+    generate = verbs.add_parser(
+        "generate",
+        help="write text with a trained model",
+        description="Write the prompt and what follows it to stdout, as it is drawn.",
+    )
+    generate.add_argument("run", metavar="RUN", help=RUN_HELP)
+    generate.add_argument(
+        "-p", "--prompt", default="", metavar="TEXT", help="text to go on from (default: none)"
+    )
+    _add_settings(generate, "sampling", SampleConfig)
+
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="measure how well a model predicts a text",
+        description="Print nats and bits per character and perplexity. Every character but the "
+        "first is scored once, given all that comes before it.",
+    )
+    evaluate.add_argument("run", metavar="RUN", help=RUN_HELP)
+    evaluate.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    evaluate.add_argument(
+        "--held-out",
+        action="store_true",
+        help="only the end of the text, as long as what the run's training held out",
+    )
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_device(evaluate)
+
+    info = verbs.add_parser("info", help="tell what a run is and how far it is")
+    info.add_argument("run", metavar="RUN", help=RUN_HELP)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    corpus = verbs.add_parser(
+        "corpus",
+        help="get a text to train on",
+        description="python: the standard library of this Python, from this machine. "
+        "shakespeare: Tiny Shakespeare, downloaded (1.1 MB).",
+    )
+    corpus.add_argument("name", choices=("python", "shakespeare"))
+    corpus.add_argument(
+        "-o", "--out", metavar="FILE", help="text file to write (default: corpora/<name>.txt)"
+    )
+    return top
+
+
+def given(arguments: argparse.Namespace, *configs: type[Settings]) -> dict[str, Any]:
+    """Return those settings of ``configs`` that the user gave."""
+    values = vars(arguments)
+    return {name: values[name] for config in configs for name in config.names() if name in values}
+
+
+def _add_hows(parser: argparse.ArgumentParser, *, precision: str) -> None:
+    _add_device(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help=f"arithmetic of training (default: auto, {precision})",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute (default: auto, a GPU if there is one)",
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser, title: str, config: type[Settings]) -> None:
+    """Add a group with one flag for each setting of ``config``."""
+    group = parser.add_argument_group(title)
+    for item in fields(config):
+        flags = [*ALIASES.get(item.name, ()), f"--{item.name.replace('_', '-')}"]
+        group.add_argument(*flags, dest=item.name, default=argparse.SUPPRESS, **_options(item))
+
+
+def _options(item: "Field[Any]") -> dict[str, Any]:
+    kind = field_type(item)
+    default = "" if item.default is None else f" (default: {_shown(item.default)})"
+    text = item.metadata["help"].replace("%", "%%") + default
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "help": text}
+    if item.metadata["choices"]:
+        return {"choices": item.metadata["choices"], "help": text}
+    return {"type": kind, "metavar": "N" if kind is int else "X", "help": text}
+
+
+def _shown(default: object) -> str:
+    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)

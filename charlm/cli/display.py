@@ -1,0 +1,121 @@
+"""What a training shows on stderr: a head, a bar, a line and a sample per evaluation, an end.
+
+In a terminal the bar fills the width that is there; elsewhere only whole lines are written.
+"""
+
+import math
+import shlex
+import sys
+import textwrap
+
+from tqdm import tqdm
+
+from charlm.api import LanguageModel
+from charlm.config import SampleConfig
+from charlm.runs import Run
+from charlm.training import Progress, in_units
+
+SAMPLE = SampleConfig(length=150, temperature=0.8, seed=1)
+
+
+def say(line: str = "") -> None:
+    """Write a line to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def head(run: Run) -> None:
+    """Tell what is about to be trained, on what, and where it goes."""
+    trainer, corpus = run.trainer, run.trainer.corpus
+    model, config = trainer.model.config, trainer.config
+    vocab_size = corpus.tokenizer.vocab_size
+    for notice in run.notices:
+        say(f"chosen   {notice}")
+    say(
+        f"text     {', '.join(corpus.files)}: {corpus.characters:,} characters, "
+        f"{vocab_size} symbols; the last {len(corpus.validation):,} are held out for validation"
+    )
+    say(
+        f"model    {model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+        f"{model.num_parameters(vocab_size):,} parameters"
+    )
+    say(
+        f"training {config.steps} steps of {config.batch_size} x {config.seq_length} characters, "
+        f"{trainer.precision} on {trainer.device}, seed {config.seed}"
+    )
+    say(f"run      {run.folder}  (Ctrl-C saves and stops)")
+    say("losses are in nats/bits per character")
+
+
+class Bar:
+    """The bar of a run; use it as a context."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.validation_loss = run.trainer.counters.best_loss
+        self.bar = tqdm(
+            total=run.trainer.config.steps,
+            initial=run.trainer.counters.step,
+            bar_format="{percentage:3.0f}%|{bar}|{desc} {remaining}",
+            dynamic_ncols=True,
+            disable=None,  # off where stderr is no terminal
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def show(self, progress: Progress) -> None:
+        """Move the bar; after an evaluation, write a line and a sample above it."""
+        if progress.validation_loss is not None:
+            self.validation_loss = progress.validation_loss
+            self._write(progress)
+        self.bar.set_description_str(bar_text(progress, self.validation_loss), refresh=False)
+        self.bar.update(progress.step - self.bar.n)
+
+    def _write(self, progress: Progress) -> None:
+        assert progress.validation_loss is not None
+        line = (
+            f"step {progress.step}  epoch {progress.epoch:.2f}  "
+            f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}"
+            f"{' best' if progress.is_best else ''}  norm {progress.grad_norm:.2f}  "
+            f"{progress.chars_per_second:,.0f} char/s"
+        )
+        lm = LanguageModel.from_checkpoint(self.run.trainer.checkpoint())
+        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE.to_dict()))}", file=sys.stderr)
+
+
+def bar_text(progress: Progress, validation_loss: float | None) -> str:
+    """Return what stands behind the bar, short enough for 80 columns."""
+    validation = "" if validation_loss is None else f" val {both(validation_loss)}"
+    return (
+        f"{progress.step}/{progress.steps} ep{progress.epoch:.1f} "
+        f"train {both(progress.train_loss)}{validation} norm {progress.grad_norm:.2g} "
+        f"{progress.chars_per_second / 1000:.3g}k/s"
+    )
+
+
+def both(nats: float) -> str:
+    """Return a loss in nats and in bits: ``1.386/2.000``."""
+    return f"{nats:.3f}/{nats / math.log(2):.3f}"
+
+
+def indented(text: str) -> str:
+    """Return a sample in a form that stands apart from what is around it."""
+    printable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.strip("\n"))
+    return textwrap.indent(printable, "  | ", lambda line: True)
+
+
+def end(run: Run, lm: LanguageModel) -> None:
+    """Tell how it went, with a sample and the command for more."""
+    counters = run.trainer.counters
+    assert counters.best_loss is not None
+    minutes, seconds = divmod(round(counters.seconds), 60)
+    say(
+        f"\ndone in {minutes}:{seconds:02}: best validation loss {in_units(counters.best_loss)} "
+        f"at step {counters.best_step}\n"
+    )
+    say(indented(lm.generate(**(SAMPLE.to_dict() | {"length": 400}))))
+    say(f"\nmore:     charlm generate {shlex.quote(str(run.folder))} --length 1000")

@@ -1,0 +1,325 @@
+"""A run: a folder that a trainer fills.
+
+    best.safetensors      the checkpoint with the lowest validation loss
+    latest.safetensors    the checkpoint to go on from
+    metrics.jsonl         one line of JSON per evaluation
+
+A new run is one call of :func:`start`, a stopped one goes on with :func:`resume`; both return a
+:class:`Run`, which trains, logs and saves as its progress is read.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from charlm import checkpoint as checkpoints
+from charlm.checkpoint import Checkpoint
+from charlm.config import ModelConfig, TrainConfig, nearest, settings_for
+from charlm.corpus import Corpus, PathLike, fingerprint, read_text
+from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
+from charlm.evaluation import Evaluation, evaluate
+from charlm.model import CharLM
+from charlm.tokenizer import CharTokenizer
+from charlm.training import PRECISIONS, Progress, Trainer, probe_precision
+
+METRICS = "metrics.jsonl"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Run:
+    """A trainer and the folder that it fills.
+
+    Attributes:
+        folder: where the checkpoints and the metrics are.
+        trainer: what computes.
+        notices: one line for each thing that was chosen for the user.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, notices: Iterable[str] = ()):
+        self.folder = folder
+        self.trainer = trainer
+        self.notices = list(notices)
+
+    def progress(self) -> Iterator[Progress]:
+        """Train to the end, yielding after every step, once what belongs on disk is there.
+
+        Raises:
+            DivergenceError: naming the checkpoint from before.
+            CheckpointError: if the folder cannot be written.
+        """
+        interval = self.trainer.config.save_interval
+        try:
+            for progress in self.trainer.run():
+                if progress.validation_loss is not None:
+                    # The line first: if the power fails here, a resume cuts it and writes it anew.
+                    self._log(progress)
+                    if progress.is_best:
+                        self.save("best")
+                if progress.validation_loss is not None or progress.step % interval == 0:
+                    self.save("latest")
+                yield progress
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"{error}; {self.folder / 'latest.safetensors'} is from before, "
+                f"and charlm resume {self.folder} --learning-rate RATE goes on from it"
+            ) from None
+
+    def save(self, name: str = "latest") -> None:
+        """Write the checkpoint ``best`` or ``latest``."""
+        checkpoints.save(self.trainer.checkpoint(), self.folder / f"{name}.safetensors")
+
+    def _log(self, progress: Progress) -> None:
+        line = asdict(progress)
+        del line["is_best"], line["steps"]
+        try:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path = self.folder / METRICS
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+
+def start(
+    files: Iterable[PathLike],
+    *,
+    out: PathLike | None = None,
+    init_from: PathLike | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    **settings: Any,
+) -> Run:
+    """Begin a new run.
+
+    Args:
+        files: UTF-8 texts, joined in this order.
+        out: the run folder; ``checkpoints/<name of the first file>`` if absent, with a number
+            behind it where such a run is there already.
+        init_from: a run whose weights to begin with; rows of the embedding and the head are matched
+            by character.
+        device: one of ``DEVICES``.
+        precision: ``auto`` or one of ``training.PRECISIONS``.
+        settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
+            the length of the text, see ``config.settings_for``.
+
+    Raises:
+        CharlmError: for anything that is wrong with the text, the settings or the folder; nothing
+            has then been written.
+    """
+    paths = [Path(path) for path in files]
+    if not paths:
+        raise CorpusError("no text file was given")
+    folder = _new_folder(paths[0], out)
+    given = _sorted_settings(settings)
+    base = None if init_from is None else checkpoints.load(checkpoints.locate(init_from))
+    if base is not None and given[ModelConfig]:
+        names = ", ".join(given[ModelConfig])
+        raise ConfigError(f"{names} cannot be given with init_from, whose model it is")
+    TrainConfig(**given[TrainConfig])  # refuses bad values before the text is read
+    text = read_text(paths)
+    chosen, notices = settings_for(len(text), settings)
+    chosen_by_config = _sorted_settings(chosen)
+    config = TrainConfig(**chosen_by_config[TrainConfig])
+    model_config = base.model_config if base else ModelConfig(**chosen_by_config[ModelConfig])
+    tokenizer = CharTokenizer.from_text(text, min_count=config.min_count)
+    if base is not None:
+        tokenizer = tokenizer.union(base.tokenizer)
+    corpus = Corpus.from_text(
+        text,
+        tokenizer,
+        validation_fraction=config.validation_fraction,
+        files=tuple(map(str, paths)),
+    )
+    model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
+    if base is not None:
+        model.load_weights(_matched(model.weights(), tokenizer, base))
+    model.to(_device(device))
+    trainer = Trainer(model, corpus, config, precision=_precision(precision, model, config))
+    run = Run(folder, trainer, notices)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make run folder {folder}: {error.strerror}") from None
+    run.save("latest")  # so that a run can be resumed from its first moment on
+    return run
+
+
+def resume(
+    run: PathLike,
+    *,
+    text: Iterable[PathLike] | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Run:
+    """Go on with a run exactly where its latest checkpoint is.
+
+    Args:
+        run: the run folder, its name under ``checkpoints/``, or a checkpoint file in it.
+        text: where the text is now, if not where it was; it must be the same text.
+        steps: a new total of steps. The schedule is laid out anew over this total: the learning
+            rate is from now on that of a run which had this length from the beginning.
+        learning_rate: a new peak of the learning rate.
+        device: one of ``runs.DEVICES``.
+        precision: ``auto`` is what the run trained with so far.
+
+    Raises:
+        CharlmError: if there is no such run, or its text has changed.
+    """
+    path = checkpoints.locate(run, "latest")
+    found = checkpoints.load(path)
+    changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    config = replace(found.train_config, **changes)
+    if found.counters.step >= config.steps:
+        raise ConfigError(
+            f"run {path.parent} is finished: it has done {found.counters.step} of {config.steps} "
+            "steps; give a larger total with --steps"
+        )
+    corpus = _same_corpus(found, text)
+    model = CharLM(found.model_config, found.tokenizer.vocab_size)
+    model.to(_device(device))
+    wanted = found.precision if precision == "auto" else precision
+    trainer = Trainer(model, corpus, config, precision=_precision(wanted, model, config))
+    trainer.restore(found)
+    _cut_metrics(path.parent / METRICS, found.counters.step)
+    return Run(path.parent, trainer)
+
+
+def score(
+    found: Checkpoint, text: str, *, held_out: bool = False, device: str = "auto"
+) -> Evaluation:
+    """Return how well the model of ``found`` predicts ``text``.
+
+    Args:
+        found: a checkpoint; its model is enough.
+        text: any text in its vocabulary.
+        held_out: score only the part of ``text`` that the run's training would hold out.
+        device: one of ``DEVICES``.
+    """
+    tokenizer = found.tokenizer
+    ids = _corpus(text, found).validation if held_out else tokenizer.encode(text)
+    model = CharLM(found.model_config, tokenizer.vocab_size)
+    model.load_weights(found.weights)
+    return evaluate(model.to(_device(device)), ids)
+
+
+def _corpus(text: str, found: Checkpoint, files: tuple[str, ...] = ()) -> Corpus:
+    """Return ``text`` as the run of ``found`` reads and cuts it."""
+    fraction = found.train_config.validation_fraction
+    return Corpus.from_text(text, found.tokenizer, validation_fraction=fraction, files=files)
+
+
+def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
+    """Return the corpus of a run, refusing a text that is not the one that it began with."""
+    files = found.files if text is None else tuple(map(str, text))
+    try:
+        content = read_text(files)
+    except CorpusError as error:
+        raise CorpusError(f"{error}; name the run's text with --text") from None
+    now = fingerprint(content)
+    if now != found.fingerprint:
+        raise CorpusError(
+            f"the text of {', '.join(files)} is not the one of this run: its fingerprint is "
+            f"{now[:16]}, the run's is {found.fingerprint[:16]}; name the right text with --text, "
+            "or begin a new run from these weights with charlm train --init-from"
+        )
+    return _corpus(content, found, files)
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Remove from a metrics file all that was written after ``step``, and a half-written line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, TypeError, KeyError):
+            break
+        kept.append(line)
+    checkpoints.write_atomically(path, "".join(kept).encode())
+
+
+def _new_folder(text: Path, out: PathLike | None) -> Path:
+    """Return the folder of a new run, which no other run uses."""
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"run folder {folder} is there already and not empty: choose another with --out, "
+                f"or go on with it: charlm resume {folder}"
+            )
+        return folder
+    names = (text.stem if i == 1 else f"{text.stem}-{i}" for i in itertools.count(1))
+    return next(p for p in (Path("checkpoints") / n for n in names) if not p.exists())
+
+
+def _sorted_settings(settings: dict[str, Any]) -> dict[type, dict[str, Any]]:
+    """Return ``settings`` by the config that each belongs to."""
+    result: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
+    for name, value in settings.items():
+        home = next((config for config in result if name in config.names()), None)  # type: ignore[attr-defined]
+        if home is None:
+            known = ModelConfig.names() + TrainConfig.names()
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+        result[home][name] = value
+    return result
+
+
+def _matched(
+    fresh: dict[str, np.ndarray], tokenizer: CharTokenizer, base: Checkpoint
+) -> dict[str, np.ndarray]:
+    """Return the weights of ``base``, rows that belong to a character put where it is now.
+
+    The rows of characters that ``base`` does not know stay those of ``fresh``.
+    """
+    place = tokenizer.encode(base.tokenizer.vocabulary)
+    result = dict(base.weights)
+    for name in ("embedding.weight", "head.weight", "head.bias"):
+        if name in fresh:
+            result[name] = fresh[name]
+            result[name][place] = base.weights[name]
+    return result
+
+
+def _device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is the first accelerator, else the CPU."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, is_there in there.items() if is_there)
+    if name not in DEVICES:
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)} (got {name!r})")
+    if not there[name]:
+        raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
+    return torch.device(name)
+
+
+def _precision(name: str, model: CharLM, config: TrainConfig) -> str:
+    """Return the precision called ``name``; ``auto`` is what works and is faster here."""
+    if name not in ("auto", *PRECISIONS):
+        names = ", ".join(("auto", *PRECISIONS))
+        raise ConfigError(f"precision must be one of {names} (got {name!r})")
+    if name == "float32":
+        return name
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        works = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bfloat16" if works or name == "bfloat16" else "float32"
+    if name == "auto":
+        return probe_precision(model.config, model.embedding.num_embeddings, config.batch_size)
+    return name
