@@ -1,0 +1,60 @@
+"""Shared by all tests: sizes that are pairwise different, and one small run trained for real."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+
+# Lanes, window, embedding, hidden, layers, vocabulary: no two are equal, so a swapped axis fails.
+B, T, E, H, L, V = 3, 7, 5, 11, 2, 13
+
+BACKBONES = [("rnn", "tanh"), ("rnn", "relu"), ("lstm", "tanh"), ("gru", "tanh")]
+GOLDEN = ["rnn", "lstm", "gru"]  # the backbones of the frozen checkpoints in tests/data
+
+
+def tiny_config(backbone="lstm", nonlinearity="tanh", **changes):
+    from charlm.config import ModelConfig
+
+    settings = {"embedding_size": E, "hidden_size": H, "num_layers": L, "dropout": 0.0, **changes}
+    return ModelConfig(backbone=backbone, nonlinearity=nonlinearity, **settings)
+
+
+def random_ids(seed, *shape):
+    return np.random.default_rng(seed).integers(0, V, shape)
+
+
+def words(count, seed=0):
+    """Return a text of ``count`` made-up words, of 13 characters with space and newline."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 8, count)
+    return "".join(
+        "".join(rng.choice(list("abcdefghijk"), n)) + " \n"[rng.random() < 0.1] for n in lengths
+    )
+
+
+@pytest.fixture()
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to work in, which holds ``text.txt``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(words(600), encoding="utf-8")
+    return tmp_path
+
+
+# Settings of a run that trains in a moment.
+QUICK = {
+    "embedding_size": E,
+    "hidden_size": H,
+    "num_layers": L,
+    "batch_size": B,
+    "seq_length": T,
+    "steps": 6,
+    "eval_every": 2,
+    "precision": "float32",
+    "device": "cpu",
+}
+QUICK_FLAGS = [
+    word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))
+]

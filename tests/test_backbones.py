@@ -1,0 +1,99 @@
+import pytest
+import torch
+from charlm.backbones import build, dropped
+from conftest import BACKBONES, B, E, H, L, T, tiny_config
+
+
+def pair(name, nonlinearity, **changes):
+    """Return the readable stack and the fused one, with the same weights, in float64."""
+    config = tiny_config(name, nonlinearity, **changes)
+    reference, kernel = build(config, how="reference").double(), build(config).double()
+    reference.reset_parameters(torch.Generator().manual_seed(1))
+    for parameter in reference.parameters():  # biases too, so that none of them can be misplaced
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
+    kernel.load_state_dict(reference.state_dict())
+    return reference, kernel
+
+
+def some_input(backbone):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(B, T, E, generator=generator, dtype=torch.float64)
+    return x, tuple(
+        torch.randn(s.shape, generator=generator, dtype=torch.float64).tanh()
+        for s in backbone.initial_state(B)
+    )
+
+
+def assert_close(ours, theirs, tolerance=1e-10):
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_kernel_and_reference_agree_forward_and_backward(name, nonlinearity, residual):
+    results = []
+    for backbone in pair(name, nonlinearity, residual=residual):
+        x, state = some_input(backbone)
+        leaves = [a.requires_grad_() for a in (x, *state)]
+        y, after = backbone(x, state)
+        # A weighted sum of all that comes out, so that every gradient counts and none cancels.
+        total = sum((a * torch.linspace(-1, 2, a.numel()).view_as(a)).sum() for a in (y, *after))
+        gradients = torch.autograd.grad(total, [*leaves, *backbone.parameters()])
+        results.append([y, *after, *gradients])
+    assert_close(*results)
+
+
+@pytest.mark.parametrize("how", ["kernel", "reference"])
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_whole_window_is_step_by_step_is_carried_chunks(name, nonlinearity, how):
+    backbone = pair(name, nonlinearity)[how == "kernel"]
+    x, state = some_input(backbone)
+    whole = backbone(x, state)
+    for sizes in ([1] * T, [2, 4, 1], [3, T - 3]):
+        outputs, carried = [], state
+        for piece in x.split(sizes, dim=1):
+            y, carried = backbone(piece, carried)
+            outputs.append(y)
+        assert_close([whole[0], *whole[1]], [torch.cat(outputs, dim=1), *carried])
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_lanes_do_not_touch_each_other(name, nonlinearity):
+    backbone = pair(name, nonlinearity)[1]
+    x, state = some_input(backbone)
+    y, _ = backbone(x, state)
+    for lane in range(B):
+        alone, _ = backbone(x[lane : lane + 1], tuple(s[:, lane : lane + 1] for s in state))
+        assert_close([y[lane : lane + 1]], [alone])
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_initial_weights(name, nonlinearity):
+    backbone = build(tiny_config(name, nonlinearity))
+    backbone.reset_parameters(torch.Generator().manual_seed(1))
+    gates = backbone.config.cell.gates
+    for layer in backbone.layers:
+        for block in layer.weight_hh.chunk(len(gates)):
+            torch.testing.assert_close(block @ block.T, torch.eye(H))
+        bias = (layer.bias_ih + layer.bias_hh).view(len(gates), H)
+        for gate, values in zip(gates, bias, strict=True):
+            assert (values == (1 if gate == "f" else 0)).all()
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_state_has_one_form(name, nonlinearity):
+    backbone = build(tiny_config(name, nonlinearity))
+    state = backbone.initial_state(B)
+    assert len(state) == (2 if name == "lstm" else 1)
+    assert all(s.shape == (L, B, H) and not s.any() for s in state)
+
+
+def test_dropout_keeps_a_mask_over_the_window_and_the_mean():
+    x = torch.ones(40, T, 50)
+    y = dropped(x, 0.25, torch.Generator().manual_seed(0))
+    assert (y == y[:, :1]).all()
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    # 2,000 masks: the mean is 1 within 4.5 standard errors; false alarms 1 in 100,000.
+    assert abs(y[:, 0].mean().item() - 1) < 4.5 * (0.25 / 0.75 / 2000) ** 0.5
+    assert len({tuple(lane[0].tolist()) for lane in y}) == 40

@@ -1,0 +1,79 @@
+"""The equations: numpy and torch run the same lines and get the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+from charlm.cells import CELLS
+from conftest import BACKBONES, B, H
+
+I = 5  # noqa: E741
+
+
+def weights(cell, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape) for name, shape in cell.shapes(I, H).items()}
+
+
+def inputs(cell, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(B, I)), tuple(rng.normal(size=(B, H)) for _ in cell.state_names)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_numpy_and_torch_agree(name, nonlinearity):
+    cell = CELLS[name](nonlinearity)
+    w, (x, state) = weights(cell), inputs(cell)
+    by_numpy = cell.step(np, cell.project(x, w), state, w)
+    tw = {key: torch.from_numpy(value) for key, value in w.items()}
+    projected = cell.project(torch.from_numpy(x), tw)
+    by_torch = cell.step(torch, projected, tuple(map(torch.from_numpy, state)), tw)
+    for ours, theirs in zip(by_numpy, by_torch, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "nonlinearity", "stock"),
+    [
+        ("rnn", "tanh", torch.nn.RNNCell(I, H)),
+        ("rnn", "relu", torch.nn.RNNCell(I, H, nonlinearity="relu")),
+        ("lstm", "tanh", torch.nn.LSTMCell(I, H)),
+        ("gru", "tanh", torch.nn.GRUCell(I, H)),
+    ],
+)
+def test_a_step_is_that_of_torchs_own_cell(name, nonlinearity, stock):
+    cell = CELLS[name](nonlinearity)
+    stock = stock.double()
+    w = {key: value.detach().numpy() for key, value in stock.named_parameters()}
+    assert {key: value.shape for key, value in w.items()} == cell.shapes(I, H)
+    x, state = inputs(cell)
+    before = tuple(map(torch.from_numpy, state))
+    expected = stock(torch.from_numpy(x), before if name == "lstm" else before[0])
+    expected = expected if name == "lstm" else (expected,)
+    for ours, theirs in zip(cell.step(np, cell.project(x, w), state, w), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_gradients_are_those_of_finite_differences(name, nonlinearity):
+    cell = CELLS[name](nonlinearity)
+    w = {key: torch.from_numpy(v).requires_grad_() for key, v in weights(cell).items()}
+    x, state = inputs(cell)
+    arrays = [torch.from_numpy(a).requires_grad_() for a in (x, *state)]
+
+    def step(x, *rest):
+        state, values = rest[: len(state_names)], rest[len(state_names) :]
+        named = dict(zip(w, values, strict=True))
+        return cell.step(torch, cell.project(x, named), state, named)
+
+    state_names = cell.state_names
+    assert torch.autograd.gradcheck(step, (*arrays, *w.values()))
+
+
+def test_gates_saturate_without_overflow():
+    cell = CELLS["lstm"]()
+    w = {name: np.zeros(shape) for name, shape in cell.shapes(I, H).items()}
+    state = tuple(np.ones((B, H)) for _ in cell.state_names)
+    with np.errstate(all="raise"):
+        for size in (1e4, -1e4):
+            result = cell.step(np, np.full((B, 4 * H), size), state, w)
+            assert all(np.isfinite(array).all() for array in result)

@@ -1,0 +1,193 @@
+import json
+import os
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from charlm import checkpoint as checkpoints
+from charlm.api import LanguageModel
+from charlm.checkpoint import Checkpoint, Counters, load, locate, save
+from charlm.config import ModelConfig, TrainConfig
+from charlm.errors import CheckpointError
+from charlm.tokenizer import CharTokenizer
+from conftest import DATA, GOLDEN, B, E, H, L
+
+
+def some_checkpoint():
+    rng = np.random.default_rng(0)
+    config = ModelConfig(embedding_size=E, hidden_size=H, num_layers=L)
+    tokenizer = CharTokenizer("\n abé漢\U0001f600\ufffd", unknown=True)
+    shapes = config.parameter_shapes(tokenizer.vocab_size)
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return Checkpoint(
+        model_config=config,
+        train_config=TrainConfig(batch_size=B),
+        tokenizer=tokenizer,
+        weights=weights,
+        files=("a b.txt", "ü.txt"),
+        fingerprint="0" * 64,
+        characters=123,
+        precision="bfloat16",
+        counters=Counters(step=5, best_loss=1.5, best_step=4, loss_sum=0.1, seconds=2.5),
+        optimizer={"head.bias.step": np.float32(5), "head.bias.exp_avg": weights["head.bias"]},
+        state={name: np.ones((L, B, H), np.float32) for name in ("h", "c")},
+    )
+
+
+@pytest.fixture()
+def saved(tmp_path):
+    save(some_checkpoint(), tmp_path / "c.safetensors")
+    return tmp_path / "c.safetensors"
+
+
+def assert_same(one, other):
+    for group in ("weights", "optimizer", "state"):
+        ours, theirs = getattr(one, group), getattr(other, group)
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    plain = dict.fromkeys(("weights", "optimizer", "state"), {})
+    assert replace(one, **plain) == replace(other, **plain)
+
+
+def test_load_undoes_save(saved):
+    assert_same(load(saved), some_checkpoint())
+
+
+def test_a_reader_that_only_generates_reads_only_the_model(saved):
+    found = load(saved, model_only=True)
+    assert_same(found, replace(some_checkpoint(), optimizer={}, state={}))
+
+
+def test_any_safetensors_reader_opens_the_file(saved):
+    tensors = safetensors.numpy.load_file(saved)
+    assert {name.split(".")[0] for name in tensors} == {"model", "optimizer", "state"}
+
+
+def test_every_truncation_is_refused(saved):
+    data = saved.read_bytes()
+    for length in [*range(0, 300, 7), *range(300, len(data), 997), len(data) - 1]:
+        saved.write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            load(saved)
+
+
+def test_every_flipped_bit_is_refused_or_harmless(saved):
+    """At 400 places of header and tensors; harmless is a bit in the padding of the header."""
+    data = saved.read_bytes()
+    rng = np.random.default_rng(0)
+    header = 8 + int.from_bytes(data[:8], "little")
+    places = [*rng.integers(0, header, 200), *rng.integers(header, len(data), 200)]
+    refused = 0
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        saved.write_bytes(damaged)
+        try:
+            assert_same(load(saved), some_checkpoint())
+        except CheckpointError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 390
+
+
+def rewritten(path, **changes):
+    """Rewrite the JSON document of a checkpoint, its checksum right."""
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, "np") as file:
+        document = json.loads(file.metadata()["charlm"])
+    text = json.dumps(document | changes)
+    header = {"charlm": text, "charlm.sha256": checkpoints._digest(text.encode())}
+    path.write_bytes(safetensors.numpy.save(tensors, header))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": checkpoints.FORMAT + 1}, "has format 2, and this charlm reads up to 1: install"),
+        ({"format": "new"}, "damaged"),
+        ({"model": {"hidden_size": 12}}, "do not have the shapes"),
+        ({"model": {"hidden_sise": 12}}, "unknown setting 'hidden_sise'; did you mean"),
+        ({"model": {"hidden_size": -1}}, "hidden_size must be at least 1"),
+        ({"vocabulary": "aa"}, "each only once"),
+        ({"vocabulary": 7}, "damaged"),
+        ({"train": []}, "damaged"),
+        ({"counters": {"step": 3}}, "counters"),
+        ({"sha256": {}}, "its tensors are not those it lists"),
+    ],
+)
+def test_a_document_that_makes_no_sense_is_refused(saved, changes, message):
+    rewritten(saved, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load(saved)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch pickle-was-run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Bomb()), "is a pickle"),
+        (b"PK\x03\x04 as torch.save writes", "is a pickle"),
+        (b"", "no checkpoint"),
+        (b"just a text", "no checkpoint"),
+        (safetensors.numpy.save({"a": np.ones(3)}), "not one of charlm"),
+        (b"\xff" * 64, "no checkpoint"),
+    ],
+)
+def test_foreign_files_are_refused_and_not_run(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "x.safetensors")
+    assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    bad = some_checkpoint()
+    bad.weights["head.bias"][2] = np.nan
+    save(bad, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="not all finite"):
+        load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_whole(saved, monkeypatch, name):
+    before = saved.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, name, full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save(replace(some_checkpoint(), characters=99), saved)
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_locate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "checkpoints" / "mine"
+    run.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        locate("mine")
+    for name in ("latest", "best"):
+        save(some_checkpoint(), run / f"{name}.safetensors")
+        assert locate(run) == run / f"{name}.safetensors"
+    assert locate("mine").samefile(run / "best.safetensors")
+    assert locate("mine", "latest").name == "latest.safetensors"
+    assert locate(run / "latest.safetensors").name == "latest.safetensors"
+    with pytest.raises(CheckpointError, match="no run or checkpoint 'yours'; there are: mine"):
+        locate("yours")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_frozen_checkpoint_generates_its_recorded_text(name):
+    found = load(DATA / f"format-1-{name}.safetensors", model_only=True)
+    record = json.loads((DATA / f"format-1-{name}.json").read_text("utf-8"))
+    lm = LanguageModel.from_checkpoint(found)
+    assert lm.generate(**record["settings"]) == record["text"]

@@ -1,0 +1,84 @@
+import dataclasses
+import math
+
+import pytest
+from charlm.config import ModelConfig, SampleConfig, TrainConfig, settings_for
+from charlm.errors import ConfigError
+from hypothesis import given
+from hypothesis import strategies as st
+
+CONFIGS = [ModelConfig, TrainConfig, SampleConfig]
+ANYTHING = st.one_of(
+    st.integers(), st.floats(), st.booleans(), st.none(), st.text(), st.binary(), st.complex_numbers()
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_defaults_are_valid_and_survive_a_round_trip(config):
+    assert config.from_dict(config().to_dict()) == config()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_setting_has_a_line_of_help(config):
+    assert all(item.metadata["help"] for item in dataclasses.fields(config))
+
+
+@given(config=st.sampled_from(CONFIGS), value=ANYTHING, data=st.data())
+def test_any_value_is_taken_within_its_bounds_or_refused_with_one_line(config, value, data):
+    item = data.draw(st.sampled_from(dataclasses.fields(config)))
+    try:
+        taken = getattr(config(**{item.name: value}), item.name)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        assert item.name in str(error) or value in ("relu", True)
+    else:
+        assert taken == value
+        assert not isinstance(taken, float) or math.isfinite(taken)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (SampleConfig, {"temperature": -0.1}, r"temperature must be at least 0 \(got -0.1\)"),
+        (SampleConfig, {"temperature": math.nan}, r"temperature must be a finite number"),
+        (SampleConfig, {"top_p": 0}, r"top_p must be above 0 \(got 0.0\)"),
+        (SampleConfig, {"top_p": 1.5}, r"top_p must be at most 1"),
+        (TrainConfig, {"validation_fraction": 0}, r"validation_fraction must be above 0"),
+        (TrainConfig, {"steps": 2.5}, r"steps must be of type int \(got 2.5\)"),
+        (TrainConfig, {"steps": True}, r"steps must be of type int"),
+        (ModelConfig, {"backbone": "lstn"}, r"must be one of rnn, lstm, gru.*did you mean 'lstm'"),
+        (ModelConfig, {"nonlinearity": "relu"}, r"'relu' does not go with backbone 'lstm'"),
+        (ModelConfig, {"tie_weights": True}, r"tie_weights needs embedding_size \(128\) equal to"),
+    ],
+)
+def test_messages_name_the_setting_the_bound_and_the_value(config, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**settings)
+
+
+def test_an_unknown_setting_names_the_nearest_one():
+    with pytest.raises(ConfigError, match="unknown setting 'hiden_size'; did you mean 'hidden_siz"):
+        ModelConfig.from_dict({"hiden_size": 3})
+
+
+@given(st.integers(1, 3_000_000))
+def test_chosen_sizes_fit_the_text_or_have_reached_the_smallest(num_characters):
+    settings, notices = settings_for(num_characters, {})
+    config = TrainConfig(**{k: v for k, v in settings.items() if k in TrainConfig.names()})
+    room = int(num_characters * 0.9) - 1
+    assert config.batch_size * config.seq_length <= max(1, room)
+    assert len(notices) == (1 if settings else 0)
+
+
+@given(st.integers(1, 3_000_000), st.integers(1, 300), st.integers(1, 300))
+def test_sizes_that_were_asked_for_are_never_changed(num_characters, batch_size, hidden_size):
+    given_settings = {"batch_size": batch_size, "hidden_size": hidden_size}
+    settings, notices = settings_for(num_characters, given_settings)
+    assert settings | given_settings == settings
+    assert "batch_size" not in "".join(notices)
+
+
+def test_parameters_are_counted():
+    # By hand: 13*5 embedding, LSTM 44*5 + 44*11 + 2*44 and 44*11 + 44*11 + 2*44, head 13*11 + 13.
+    config = ModelConfig(embedding_size=5, hidden_size=11, num_layers=2)
+    assert config.num_parameters(13) == 65 + 792 + 1056 + 156

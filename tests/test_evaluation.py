@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from charlm import checkpoint as checkpoints
+from charlm.corpus import read_text
+from charlm.errors import CorpusError
+from charlm.evaluation import WARM_UP, evaluate
+from charlm.model import CharLM
+from conftest import BACKBONES, DATA, GOLDEN, ROOT, V, random_ids, tiny_config
+from torch.nn import functional as F
+
+
+def scored_one_by_one(model, ids):
+    """Return the mean nats of ids[1:], read in one go from the beginning."""
+    whole = torch.from_numpy(np.asarray(ids, dtype=np.int64))[None]
+    with torch.no_grad():
+        logits, _ = model.eval()(whole[:, :-1], model.initial_state(1))
+    return F.cross_entropy(logits[0].double(), whole[0, 1:]).item()
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_one_lane_is_the_plain_sum(name, nonlinearity):
+    model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
+    ids = random_ids(1, 300)
+    result = evaluate(model, ids, seq_length=37)
+    assert result.characters == 299
+    assert result.nats_per_char == pytest.approx(scored_one_by_one(model, ids), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_lanes_and_windows_do_not_move_the_figure_of_a_trained_model(name):
+    found = checkpoints.load(DATA / f"format-1-{name}.safetensors")
+    model = CharLM(found.model_config, found.tokenizer.vocab_size)
+    model.load_weights(found.weights)
+    ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[-11_003:])
+    exact = scored_one_by_one(model, ids)
+    for batch_size, seq_length in [(1, 999), (2, 64), (7, 100), (64, 256)]:
+        result = evaluate(model, ids, batch_size=batch_size, seq_length=seq_length)
+        assert result.characters == 11_002
+        assert abs(result.nats_per_char - exact) < 1e-4  # the promise is 1e-3
+
+
+@pytest.mark.parametrize("count", [2, 3, 2 * WARM_UP, 4 * WARM_UP + 1, 4 * WARM_UP + 2, 7000])
+def test_every_character_but_the_first_is_scored_once(count):
+    """A model that gives every character its own fixed score: the sum tells which were counted."""
+    model = CharLM(tiny_config(), V)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.linspace(-2, 2, V))
+    ids = random_ids(count, count)
+    expected = -torch.log_softmax(torch.linspace(-2, 2, V).double(), 0)[ids[1:]].mean().item()
+    result = evaluate(model, ids, batch_size=5, seq_length=50)
+    assert result.characters == count - 1
+    assert result.nats_per_char == pytest.approx(expected, abs=1e-6)
+
+
+def test_units():
+    result = evaluate(CharLM(tiny_config(), V), random_ids(1, 50))
+    assert result.bits_per_char == pytest.approx(result.nats_per_char / np.log(2))
+    assert result.perplexity == pytest.approx(np.exp(result.nats_per_char))
+    assert set(result.to_dict()) == {"nats_per_char", "bits_per_char", "perplexity", "characters"}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_text_without_a_second_character_has_nothing_to_score(count):
+    with pytest.raises(CorpusError, match="has none to score"):
+        evaluate(CharLM(tiny_config(), V), random_ids(1, count))
+
+
+def test_evaluation_leaves_mode_and_generators_alone():
+    model = CharLM(tiny_config(dropout=0.5), V).train()
+    before = torch.get_rng_state()
+    one, two = (evaluate(model, random_ids(1, 3000)) for _ in range(2))
+    assert one == two
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,190 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from charlm import checkpoint as checkpoints
+from charlm import runs
+from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
+from conftest import QUICK, words
+
+
+def trained(run):
+    for _ in run.progress():
+        pass
+    return run
+
+
+def stopped_after(run, steps):
+    for progress in run.progress():
+        if progress.step == steps:
+            run.save("latest")
+            return
+
+
+def metrics(folder):
+    lines = (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "chars_per_second")}
+        for line in lines
+    ]
+
+
+def latest(folder):
+    return checkpoints.load(checkpoints.locate(folder, "latest"))
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    for name in ("latest", "best"):
+        a, b = (checkpoints.load(checkpoints.locate(folder, name)) for folder in (one, other))
+        assert a.tensors().keys() == b.tensors().keys()
+        for key, tensor in a.tensors().items():
+            assert np.array_equal(tensor, b.tensors()[key]), key
+
+
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(workplace, backbone):
+    settings = QUICK | {"backbone": backbone, "dropout": 0.3}
+    trained(runs.start(["text.txt"], out="straight", **settings))
+    stopped_after(runs.start(["text.txt"], out="stopped", **settings), 3)
+    stopped_after(runs.resume("stopped"), 4)
+    trained(runs.resume("stopped"))
+    assert_same_run("straight", "stopped")
+
+
+def test_what_came_after_the_checkpoint_is_cut_from_the_metrics(workplace):
+    trained(runs.start(["text.txt"], out="straight", **QUICK))
+    stopped_after(runs.start(["text.txt"], out="killed", **QUICK), 2)
+    with Path("killed/metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "validation_loss": 9}\n{"step": 6, "vali')
+    trained(runs.resume("killed"))
+    assert_same_run("straight", "killed")
+
+
+def test_a_folder_holds_best_latest_and_metrics(workplace):
+    run = trained(runs.start(["text.txt"], **QUICK))
+    assert run.folder == Path("checkpoints/text")
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"best.safetensors", "latest.safetensors", "metrics.jsonl"}
+    assert [line["step"] for line in metrics(run.folder)] == [2, 4, 6]
+    best = checkpoints.load(run.folder / "best.safetensors")
+    assert best.counters.best_loss == min(line["validation_loss"] for line in metrics(run.folder))
+
+
+def test_a_new_run_never_touches_an_old_one(workplace):
+    folders = [runs.start(["text.txt"], **QUICK).folder for _ in range(3)]
+    assert folders == [Path("checkpoints") / name for name in ("text", "text-2", "text-3")]
+    with pytest.raises(ConfigError, match="is there already and not empty: choose another"):
+        runs.start(["text.txt"], out=folders[0], **QUICK)
+
+
+def test_a_run_can_be_resumed_from_its_first_moment_on(workplace):
+    trained(runs.start(["text.txt"], out="straight", **QUICK))
+    runs.start(["text.txt"], out="killed at once", **QUICK)
+    trained(runs.resume("killed at once"))
+    assert_same_run("straight", "killed at once")
+
+
+def test_save_every_saves_between_evaluations(workplace):
+    run = runs.start(["text.txt"], out="run", **(QUICK | {"eval_every": 6, "save_every": 2}))
+    for progress in run.progress():
+        assert latest("run").counters.step == progress.step // 2 * 2
+
+
+def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
+    runs.start(["text.txt"], out="run", **QUICK)
+    before = latest("run").fingerprint
+    Path("text.txt").rename("moved.txt")
+    with pytest.raises(CorpusError, match=r"does not exist; name the run's text with --text"):
+        runs.resume("run")
+    trained(runs.resume("run", text=["moved.txt"]))
+    Path("text.txt").write_text(words(600, seed=1))
+    with pytest.raises(CorpusError) as caught:
+        runs.resume("run", text=["text.txt"], steps=9)
+    assert before[:16] in str(caught.value)
+    assert len(set(str(caught.value).split()) & {f"{before[:16]};"}) == 1
+
+
+def test_steps_extend_a_finished_run(workplace):
+    trained(runs.start(["text.txt"], out="run", **QUICK))
+    with pytest.raises(ConfigError, match="is finished: it has done 6 of 6 steps; give a larger"):
+        runs.resume("run")
+    trained(runs.resume("run", steps=9))
+    assert latest("run").counters.step == 9
+    assert latest("run").train_config.steps == 9
+    assert [line["step"] for line in metrics("run")] == [2, 4, 6, 8, 9]
+
+
+def test_init_from_begins_with_the_weights_row_by_row(workplace):
+    trained(runs.start(["text.txt"], out="old", **QUICK))
+    Path("other.txt").write_text("xyz \n" + words(300).replace("a", "é"))
+    settings = {k: v for k, v in QUICK.items() if k not in ("hidden_size", "embedding_size")}
+    settings.pop("num_layers")
+    runs.start(["other.txt"], out="new", init_from="old", **settings)
+    old, new = checkpoints.load(checkpoints.locate("old")), latest("new")
+    assert new.counters.step == 0
+    assert set(old.tokenizer.vocabulary) | set("xyzé") == set(new.tokenizer.vocabulary)
+    for name, ours in old.weights.items():
+        theirs = new.weights[name]
+        if name.startswith("backbone"):
+            assert np.array_equal(ours, theirs)
+            continue
+        for character in old.tokenizer.vocabulary:
+            row = old.tokenizer.vocabulary.index(character)
+            assert np.array_equal(ours[row], theirs[new.tokenizer.vocabulary.index(character)])
+    with pytest.raises(ConfigError, match="hidden_size cannot be given with init_from"):
+        runs.start(["other.txt"], out="x", init_from="old", hidden_size=4)
+
+
+def test_divergence_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace):
+    bad = {"learning_rate": 1e6, "grad_clip": 0, "optimizer": "sgd", "backbone": "rnn"}
+    run = runs.start(["text.txt"], out="run", **(QUICK | bad | {"nonlinearity": "relu"}))
+    with pytest.raises(DivergenceError, match="charlm resume run --learning-rate RATE goes on"):
+        trained(run)
+    trained(runs.resume("run", learning_rate=1e-3))
+    assert latest("run").counters.step == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_sise": 3}, "unknown setting 'hidden_sise'; did you mean 'hidden_size'"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"validation_fraction": 0}, "validation_fraction must be above 0"),
+        ({"validation_fraction": 1e-9}, "the validation part of a text of .* holds"),
+        ({"batch_size": 999, "seq_length": 999}, "lower --batch-size or --seq-length"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps"),
+        ({"precision": "float8"}, "precision must be one of auto"),
+        ({"init_from": "nothing"}, "no run or checkpoint 'nothing'"),
+        ({"nonlinearity": "relu"}, "does not go with backbone 'lstm'"),
+    ],
+)
+def test_bad_settings_are_refused_and_nothing_is_written(workplace, settings, message):
+    with pytest.raises(CharlmError, match=message):
+        runs.start(["text.txt"], **settings)
+    assert [path.name for path in workplace.iterdir()] == ["text.txt"]
+
+
+def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
+    Path("tiny.txt").write_text("to be or not to be, that is the question\n" * 2)
+    run = runs.start(["tiny.txt"], steps=3, precision="float32", device="cpu")
+    config = run.trainer.config
+    assert config.batch_size * config.seq_length <= 72
+    assert "batch_size" in run.notices[0]
+    trained(run)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(workplace):
+    with pytest.raises(CheckpointError, match="cannot make run folder"):
+        runs.start(["text.txt"], out="text.txt/run", **QUICK)
+
+
+def test_score_of_the_held_out_part_is_the_validation_loss(workplace):
+    trained(runs.start(["text.txt"], out="run", **QUICK))
+    found = latest("run")
+    text = Path("text.txt").read_text()
+    result = runs.score(found, text, held_out=True, device="cpu")
+    assert result.nats_per_char == metrics("run")[-1]["validation_loss"]
+    whole = runs.score(found, text, device="cpu")
+    assert whole.characters == len(text) - 1

@@ -1,0 +1,57 @@
+import hashlib
+import io
+import json
+import re
+import urllib.error
+import urllib.request
+
+import pytest
+from charlm import sources
+from charlm.errors import CorpusError
+from conftest import ROOT
+
+
+def test_the_python_library_is_a_large_text_without_tests():
+    text = sources.python_library()
+    assert len(text) > 3_000_000
+    assert "\0" not in text
+    assert json.loads.__doc__ in text
+    assert "class TestCase(" in text  # unittest itself belongs to the library
+    assert "class Test_TestCase(" not in text  # its own tests do not
+    assert text == sources.python_library()
+
+
+def test_without_a_network_shakespeare_is_one_clear_line(monkeypatch):
+    def no_network(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    with pytest.raises(CorpusError, match=r"cannot download https://\S+: Name or service not known"):
+        sources.shakespeare()
+
+
+def test_another_text_in_its_place_is_refused(monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"First Folio"))
+    with pytest.raises(CorpusError, match="has changed: its sha256 is"):
+        sources.shakespeare()
+
+
+def test_the_table_of_shipped_texts_is_true():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `corpora/(\w+\.txt)` \|.*\| ([\d,]+) \| ([\d,]+) \| `([0-9a-f]{64})` \|$", readme, re.M
+    )
+    assert {name for name, *_ in rows} == {"english.txt", "chinese.txt"}
+    for name, characters, symbols, sha256 in rows:
+        data = (ROOT / "corpora" / name).read_bytes()
+        text = data.decode("utf-8")
+        assert hashlib.sha256(data).hexdigest() == sha256
+        assert f"{len(text):,}" == characters
+        assert f"{len(set(text)):,}" == symbols
+
+
+@pytest.mark.parametrize(("name", "width"), [("english.txt", 40), ("chinese.txt", 12)])
+def test_shipped_texts_do_not_repeat_themselves(name, width):
+    text = (ROOT / "corpora" / name).read_text("utf-8")
+    pieces = [text[i : i + width] for i in range(len(text) - width)]
+    assert len(set(pieces)) > 0.999 * len(pieces)
