@@ -59,19 +59,22 @@ class LanguageModel:
         return next(self.samples(prompt, config))
 
     def samples(self, prompt: str, config: SampleConfig) -> Iterator[Iterator[str]]:
-        """Yield ``config.num_samples`` independent streams of characters that follow ``prompt``.
+        """Return ``config.num_samples`` independent streams of characters that follow ``prompt``.
 
-        The prompt is read once. Sample i depends on the seed and on i alone.
+        The prompt is read once, before this returns. Sample i depends on the seed and on i alone.
         """
         config = generation.seeded(config)
         ids = self.tokenizer.encode(prompt or self._line_begin(), source="the prompt")
         logits, state = generation.read(self.engine, ids, self.engine.initial_state(1))
         vocabulary, banned = self.tokenizer.vocabulary, self.tokenizer.unknown_id
-        for index in range(config.num_samples):
+
+        def sample(index: int) -> Iterator[str]:
             drawn = generation.generate(
                 self.engine, logits, state, config, index=index, banned=banned
             )
-            yield (vocabulary[i] for i in drawn)
+            return (vocabulary[i] for i in drawn)
+
+        return map(sample, range(config.num_samples))
 
     def _line_begin(self) -> str:
         vocabulary = self.tokenizer.vocabulary

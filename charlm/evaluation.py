@@ -9,8 +9,10 @@ made by reading the characters before it (the warm-up), which are not scored the
     lane 1    (warm up)                  |scored scored scored|
     lane 2                         (warm up)                  |scored scored scored|
 
-A recurrent net forgets, so a warm-up of a few hundred characters leaves a difference far below
-0.001 nats.
+A recurrent net forgets, so after a warm-up the state is, as a rule, the right one to a millionth.
+That is not taken on trust: a lane has to begin with the state in which the lane before it ends,
+and where it did not, it is read again from there. So the figure is that of one lane, whatever the
+model.
 """
 
 import math
@@ -28,6 +30,7 @@ from charlm.model import CharLM
 from charlm.tokenizer import Ids
 
 WARM_UP = 512  # characters
+TOLERANCE = 0.01  # by which a state may be off where a lane begins
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,38 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int =
     model.eval()
     try:
         reader = _Reader(model, ids, seq_length)
-        state = model.initial_state(lanes)
+        begin = model.initial_state(lanes)
         if lanes > 1:
-            _, warm = reader.read(starts[1:] - WARM_UP, WARM_UP, model.initial_state(lanes - 1))
-            for whole, part in zip(state, warm, strict=True):
-                whole[:, 1:] = part
-        total, state = reader.read(starts, length, state)
-        last = tuple(s[:, -1:].contiguous() for s in state)
-        rest, _ = reader.read(starts[:1] + lanes * length, count - lanes * length, last)
+            guess = model.initial_state(lanes - 1)
+            _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, guess)
+            _put(begin, np.arange(1, lanes), guess)
+        end = model.initial_state(lanes)
+        nats = np.zeros(lanes)
+        wrong = np.arange(lanes)
+        while len(wrong):  # lane k is right after k + 1 rounds at the latest
+            nats[wrong], after = reader.read(starts[wrong], length, _pick(begin, wrong))
+            _put(end, wrong, after)
+            gaps = [
+                (b[:, 1:] - e[:, :-1]).abs().amax((0, 2)) for b, e in zip(begin, end, strict=True)
+            ]
+            wrong = 1 + np.flatnonzero(torch.stack(gaps).amax(0).cpu().numpy() > TOLERANCE)
+            _put(begin, wrong, _pick(end, wrong - 1))
+        last = _pick(end, np.array([lanes - 1]))
+        rest, _ = reader.read(np.array([lanes * length]), count - lanes * length, last)
     finally:
         model.train(was_training)
-    return Evaluation((total + rest) / count, count)
+    return Evaluation(float(nats.sum() + rest.sum()) / count, count)
+
+
+def _pick(state: State, lanes: np.ndarray) -> State:
+    """Return the state (L, len(lanes), H) of some lanes."""
+    return tuple(s[:, torch.from_numpy(lanes).to(s.device)] for s in state)
+
+
+def _put(state: State, lanes: np.ndarray, values: State) -> None:
+    """Set the state of some lanes."""
+    for s, value in zip(state, values, strict=True):
+        s[:, torch.from_numpy(lanes).to(s.device)] = value
 
 
 class _Reader:
@@ -104,16 +128,18 @@ class _Reader:
         self.seq_length = seq_length
         self.device = next(model.parameters()).device
 
-    def read(self, starts: np.ndarray, length: int, state: State) -> tuple[float, State]:
-        """Read ``length`` characters from each of ``starts``: sum of the nats, state after."""
-        total = 0.0
+    def read(self, starts: np.ndarray, length: int, state: State) -> tuple[np.ndarray, State]:
+        """Read ``length`` characters from each of ``starts`` (B,): nats (B,), state after."""
+        nats = np.zeros(len(starts))
         for offset in range(0, length, self.seq_length):
             width = min(self.seq_length, length - offset)
             places = starts[:, None] + np.arange(offset, offset + width)  # (B, T)
             logits, state = self.model(self._at(places), state)
-            targets = self._at(places + 1).flatten()
-            total += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
-        return total, state
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), self._at(places + 1).flatten(), reduction="none"
+            )
+            nats += losses.view(places.shape).sum(1, dtype=torch.float64).cpu().numpy()
+        return nats, state
 
     def _at(self, places: np.ndarray) -> Tensor:
         return torch.from_numpy(self.ids[places].astype(np.int64)).to(self.device)

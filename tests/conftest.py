@@ -1,9 +1,14 @@
 """Shared by all tests: sizes that are pairwise different, and one small run trained for real."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Nets this small are faster on one thread; the processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -35,7 +40,7 @@ def words(count, seed=0):
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An empty folder to work in, which holds ``text.txt``."""
     monkeypatch.chdir(tmp_path)
@@ -58,3 +63,24 @@ QUICK = {
 QUICK_FLAGS = [
     word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))
 ]
+
+
+def metrics(folder):
+    """Return the metrics of a run, all that tells time left out."""
+    lines = (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "chars_per_second")}
+        for line in lines
+    ]
+
+
+def assert_same_run(one, other):
+    """Assert that two run folders hold the same, bit for bit."""
+    from charlm import checkpoint as checkpoints
+
+    assert metrics(one) == metrics(other)
+    for name in ("latest", "best"):
+        a, b = (checkpoints.load(checkpoints.locate(folder, name)) for folder in (one, other))
+        assert a.tensors().keys() == b.tensors().keys()
+        for key, tensor in a.tensors().items():
+            assert np.array_equal(tensor, b.tensors()[key]), key

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
-import charlm
 import pytest
 from conftest import DATA, QUICK
+
+import charlm
 
 LSTM = DATA / "format-1-lstm.safetensors"
 
@@ -33,10 +35,9 @@ def test_stream_yields_while_it_draws():
 
 def test_samples_share_one_reading_of_the_prompt_and_differ():
     lm = charlm.load(LSTM)
-    five, two = (
-        ["".join(s) for s in lm.samples("The ", charlm.SampleConfig(seed=1, length=50, num_samples=n))]
-        for n in (5, 2)
-    )
+    config = charlm.SampleConfig(seed=1, length=50, num_samples=5)
+    five = ["".join(sample) for sample in lm.samples("The ", config)]
+    two = ["".join(sample) for sample in lm.samples("The ", replace(config, num_samples=2))]
     assert five[:2] == two
     assert len(set(five)) == 5
     assert two[0] == lm.generate("The ", seed=1, length=50)

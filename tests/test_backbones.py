@@ -1,7 +1,8 @@
 import pytest
 import torch
-from charlm.backbones import build, dropped
 from conftest import BACKBONES, B, E, H, L, T, tiny_config
+
+from charlm.backbones import build, dropped
 
 
 def pair(name, nonlinearity, **changes):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from charlm.cells import CELLS
 from conftest import BACKBONES, B, H
+
+from charlm.cells import CELLS
 
 I = 5  # noqa: E741
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from charlm.corpus import Corpus, LaneStream, fingerprint, read_text
 from charlm.errors import CorpusError
 from charlm.tokenizer import CHUNK, CharTokenizer
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def written(folder, *contents):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import BACKBONES, DATA, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
+
 from charlm import checkpoint as checkpoints
 from charlm.corpus import read_text
 from charlm.engine import Engine
 from charlm.generation import read
 from charlm.model import CharLM
-from conftest import BACKBONES, DATA, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
 
 
 def log_probabilities(logits):

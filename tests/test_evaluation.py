@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from conftest import BACKBONES, DATA, GOLDEN, ROOT, V, random_ids, tiny_config
+from torch.nn import functional as F
+
 from charlm import checkpoint as checkpoints
 from charlm.corpus import read_text
 from charlm.errors import CorpusError
 from charlm.evaluation import WARM_UP, evaluate
 from charlm.model import CharLM
-from conftest import BACKBONES, DATA, GOLDEN, ROOT, V, random_ids, tiny_config
-from torch.nn import functional as F
 
 
 def scored_one_by_one(model, ids):
@@ -38,6 +39,20 @@ def test_lanes_and_windows_do_not_move_the_figure_of_a_trained_model(name):
         result = evaluate(model, ids, batch_size=batch_size, seq_length=seq_length)
         assert result.characters == 11_002
         assert abs(result.nats_per_char - exact) < 1e-4  # the promise is 1e-3
+
+
+def test_lanes_do_not_move_the_figure_of_a_model_that_never_forgets():
+    """Forget gates that stay open: every lane depends on all the text before it."""
+    model = CharLM(tiny_config("lstm", num_layers=1, embedding_size=11), V, seed=1)
+    with torch.no_grad():
+        model.backbone.layers[0].bias_ih.view(4, -1)[1].fill_(30.0)
+        model.head.weight.mul_(20)
+    ids = random_ids(1, 9 * WARM_UP)
+    exact = scored_one_by_one(model, ids)
+    warm_up_alone = scored_one_by_one(model, ids[4 * WARM_UP :])
+    assert abs(exact - warm_up_alone) > 0.01  # what comes first does matter here
+    for batch_size in (2, 3, 64):
+        assert abs(evaluate(model, ids, batch_size=batch_size).nats_per_char - exact) < 1e-3
 
 
 @pytest.mark.parametrize("count", [2, 3, 2 * WARM_UP, 4 * WARM_UP + 1, 4 * WARM_UP + 2, 7000])

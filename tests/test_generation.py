@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from charlm.config import SampleConfig
-from charlm.generation import draw, generate, probabilities, read, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from charlm.config import SampleConfig
+from charlm.generation import draw, generate, probabilities, read, seeded
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
 

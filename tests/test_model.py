@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from charlm.model import CharLM
 from conftest import BACKBONES, B, E, H, T, V, random_ids, tiny_config
 from torch.nn import functional as F
+
+from charlm.model import CharLM
 
 
 def model_of(name="lstm", nonlinearity="tanh", seed=1, how="kernel", **changes):

@@ -1,12 +1,12 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import QUICK, assert_same_run, metrics, words
+
 from charlm import checkpoint as checkpoints
 from charlm import runs
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
-from conftest import QUICK, words
 
 
 def trained(run):
@@ -22,25 +22,8 @@ def stopped_after(run, steps):
             return
 
 
-def metrics(folder):
-    lines = (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "chars_per_second")}
-        for line in lines
-    ]
-
-
 def latest(folder):
     return checkpoints.load(checkpoints.locate(folder, "latest"))
-
-
-def assert_same_run(one, other):
-    assert metrics(one) == metrics(other)
-    for name in ("latest", "best"):
-        a, b = (checkpoints.load(checkpoints.locate(folder, name)) for folder in (one, other))
-        assert a.tensors().keys() == b.tensors().keys()
-        for key, tensor in a.tensors().items():
-            assert np.array_equal(tensor, b.tensors()[key]), key
 
 
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
@@ -153,7 +136,10 @@ def test_divergence_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace):
         ({"steps": 0}, "steps must be at least 1"),
         ({"validation_fraction": 0}, "validation_fraction must be above 0"),
         ({"validation_fraction": 1e-9}, "the validation part of a text of .* holds"),
-        ({"batch_size": 999, "seq_length": 999}, "lower --batch-size or --seq-length"),
+        (
+            {"batch_size": 999, "seq_length": 999, "hidden_size": 3},
+            "lower --batch-size",
+        ),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps"),
         ({"precision": "float8"}, "precision must be one of auto"),
         ({"init_from": "nothing"}, "no run or checkpoint 'nothing'"),

@@ -6,9 +6,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+from conftest import ROOT
+
 from charlm import sources
 from charlm.errors import CorpusError
-from conftest import ROOT
 
 
 def test_the_python_library_is_a_large_text_without_tests():
@@ -26,7 +27,9 @@ def test_without_a_network_shakespeare_is_one_clear_line(monkeypatch):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(CorpusError, match=r"cannot download https://\S+: Name or service not known"):
+    with pytest.raises(
+        CorpusError, match=r"cannot download https://\S+: Name or service not known"
+    ):
         sources.shakespeare()
 
 
@@ -39,7 +42,9 @@ def test_another_text_in_its_place_is_refused(monkeypatch):
 def test_the_table_of_shipped_texts_is_true():
     readme = (ROOT / "README.md").read_text("utf-8")
     rows = re.findall(
-        r"^\| `corpora/(\w+\.txt)` \|.*\| ([\d,]+) \| ([\d,]+) \| `([0-9a-f]{64})` \|$", readme, re.M
+        r"^\| `corpora/(\w+\.txt)` \|.*\| ([\d,]+) \| ([\d,]+) \| `([0-9a-f]{64})` \|$",
+        readme,
+        re.M,
     )
     assert {name for name, *_ in rows} == {"english.txt", "chinese.txt"}
     for name, characters, symbols, sha256 in rows:

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import charlm
 import pytest
 from conftest import DATA, ROOT
+
+import charlm
 
 PACKAGE = ROOT / "charlm"
 

@@ -2,10 +2,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from charlm.errors import ConfigError, TokenError
-from charlm.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from charlm.errors import ConfigError, TokenError
+from charlm.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 
 TEXTS = st.text(min_size=1)
 

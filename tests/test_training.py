@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import BACKBONES, B, H, T, tiny_config, words
+
 from charlm.config import TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError, CorpusError, DivergenceError
@@ -10,7 +12,6 @@ from charlm.evaluation import evaluate
 from charlm.model import CharLM
 from charlm.tokenizer import CharTokenizer
 from charlm.training import Trainer, learning_rate, make_optimizer, probe_precision
-from conftest import BACKBONES, B, H, T, tiny_config, words
 
 
 def corpus_of(text):

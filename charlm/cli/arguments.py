@@ -5,6 +5,7 @@ parsing, so that what was not can follow from the text.
 """
 
 import argparse
+import os
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -34,9 +35,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which takes no abbreviated flags."""
 
     def __init__(self, **options: Any):
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and leave with 2."""
@@ -49,6 +48,7 @@ def make_parser() -> Parser:
         prog="charlm",
         description="A character-level recurrent language model: point it at a text, get a model.",
         epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"charlm {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -101,7 +101,12 @@ def make_parser() -> Parser:
     )
     generate.add_argument("run", metavar="RUN", help=RUN_HELP)
     generate.add_argument(
-        "-p", "--prompt", default="", metavar="TEXT", help="text to go on from (default: none)"
+        "-p",
+        "--prompt",
+        type=utf8,
+        default="",
+        metavar="TEXT",
+        help="text to go on from (default: none)",
     )
     _add_settings(generate, "sampling", SampleConfig)
 
@@ -136,6 +141,11 @@ def make_parser() -> Parser:
         "-o", "--out", metavar="FILE", help="text file to write (default: corpora/<name>.txt)"
     )
     return top
+
+
+def utf8(argument: str) -> str:
+    """Return a word of the command line read as UTF-8, whatever the locale took it for."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 def given(arguments: argparse.Namespace, *configs: type[Settings]) -> dict[str, Any]:

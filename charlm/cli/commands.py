@@ -94,9 +94,9 @@ def generate(arguments: Namespace) -> int:
     from charlm import api, generation
 
     config = generation.seeded(SampleConfig(**given(arguments, SampleConfig)))
-    lm = api.load(arguments.run)
+    samples = api.load(arguments.run).samples(arguments.prompt, config)
     print(f"seed {config.seed}", file=sys.stderr, flush=True)
-    for index, sample in enumerate(lm.samples(arguments.prompt, config)):
+    for index, sample in enumerate(samples):
         if config.num_samples > 1:
             print(f"--- sample {index + 1} ---")
         print(arguments.prompt, end="", flush=True)

@@ -1,0 +1,232 @@
+"""The command line as a person meets it: real processes, signals and pipes, and every bad input."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DATA, QUICK_FLAGS, assert_same_run
+
+from charlm import checkpoint as checkpoints
+from charlm.cli import main
+
+LSTM = str(DATA / "format-1-lstm.safetensors")
+CHARLM = [sys.executable, "-m", "charlm"]
+
+
+@pytest.fixture
+def run(workplace, capsys):
+    """Run a command in this process: exit status, stdout, stderr."""
+
+    def run(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as leaving:
+            status = leaving.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def quick(*more):
+    return ["train", "text.txt", *QUICK_FLAGS, *more]
+
+
+def test_train_resume_generate_evaluate_info(run):
+    status, out, err = run(*quick())
+    assert (status, out) == (0, "")
+    assert "done in" in err
+    assert re.search(r"step 6  epoch [\d.]+  train [\d.]+/[\d.]+  val [\d.]+/[\d.]+", err)
+    more = re.search(r"^more: +charlm (generate .*)$", err, re.M)
+    status, out, err = run(*more[1].split(), "--seed", 4)
+    assert status == 0
+    assert len(out) == 1000 + 1
+    assert err == "seed 4\n"
+    assert run("resume", "text", "--steps", 8)[0] == 0
+    status, out, _ = run("evaluate", "text", "text.txt", "--json")
+    assert status == 0
+    result = json.loads(out)
+    assert set(result) == {"nats_per_char", "bits_per_char", "perplexity", "characters"}
+    assert "nats per character" in run("evaluate", "text", "text.txt", "--held-out")[1]
+    assert json.loads(run("info", "text", "--json")[1])["step"] in (2, 4, 6, 8)
+    assert "hidden_size          11" in run("info", "text")[1]
+
+
+def test_the_seed_that_is_printed_repeats_the_text(run):
+    _, text, err = run("generate", LSTM, "-p", "The ", "-l", 40)
+    seed = err.removeprefix("seed ").strip()
+    assert run("generate", LSTM, "-p", "The ", "-l", 40, "--seed", seed)[1] == text
+    assert text.startswith("The ")
+
+
+def test_samples_are_the_same_whatever_their_number(run):
+    samples = run("generate", LSTM, "-n", 3, "--seed", 1, "-l", 30)[1]
+    assert samples.startswith(run("generate", LSTM, "-n", 2, "--seed", 1, "-l", 30)[1])
+    assert samples.count("--- sample") == 3
+
+
+def test_corpus_python(run):
+    status, _, err = run("corpus", "python")
+    assert status == 0
+    assert Path("corpora/python.txt").stat().st_size > 3_000_000
+    assert "characters" in err
+
+
+def one_line(status, out, err, expected):
+    """Assert that a command failed with one line that says what, where and what to do."""
+    assert status == expected
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert re.match(r"charlm( \w+)?: error: ", err)
+
+
+def write_bad_inputs():
+    Path("empty.txt").touch()
+    Path("folder").mkdir()
+    Path("binary.txt").write_bytes(b"\x7fELF\0\0")
+    Path("latin1.txt").write_bytes("naïve".encode("latin-1"))
+    Path("short.txt").write_text("to be, or not to be: that is the question")
+    Path("one.txt").write_text("a")
+    data = Path(LSTM).read_bytes()
+    Path("truncated.safetensors").write_bytes(data[:-100])
+    weight = 8 + int.from_bytes(data[:8], "little") + 1000  # in the first of the model's tensors
+    Path("flipped.safetensors").write_bytes(
+        data[:weight] + bytes([data[weight] ^ 1]) + data[weight + 1 :]
+    )
+    Path("pickle.safetensors").write_bytes(pickle.dumps({"model": 1}))
+
+
+BAD = [
+    (["train", "empty.txt"], "text file empty.txt is empty"),
+    (["train", "none.txt"], "text file none.txt does not exist"),
+    (["train", "folder"], "folder is a folder: name the text files in it"),
+    (["train", "binary.txt"], "binary file"),
+    (["train", "latin1.txt"], "byte 0xef at offset 2: convert it"),
+    (["train", "text.txt", "latin1.txt"], "latin1.txt is not UTF-8"),
+    (["train", "one.txt"], "needs at least 2"),
+    (["train", "short.txt", "--batch-size", "40"], "lower --batch-size or --seq-length"),
+    (["train", "text.txt", "--validation-fraction", "0"], "validation_fraction must be above 0"),
+    (["train", "text.txt", "--validation-fraction", "1e-9"], "the validation part"),
+    (["train", "text.txt", "--nonlinearity", "relu"], "does not go with backbone 'lstm'"),
+    (
+        ["train", "text.txt", "--tie-weights", "--hidden-size", "64"],
+        "tie_weights needs embedding_size",
+    ),
+    (["train", "text.txt", "--out", "folder/../text.txt"], "is there already"),
+    (["train", "text.txt", "--init-from", LSTM, "--hidden-size", "3"], "cannot be given with init"),
+    (["train", "text.txt", "--learning-rate", "nan"], "learning_rate must be a finite number"),
+    (["train", "text.txt", "--device", "cuda"], "is not there on this machine"),
+    (["generate", LSTM, "--prompt", "naïve"], "character 'ï' (U+00EF) at position 2 of the prompt"),
+    (["generate", LSTM, "--temperature", "-1"], "temperature must be at least 0"),
+    (["generate", LSTM, "--temperature", "nan"], "temperature must be a finite number"),
+    (["generate", LSTM, "--top-p", "0"], "top_p must be above 0"),
+    (["generate", LSTM, "--length", "-1"], "length must be at least 0"),
+    (["generate", "nothing"], "there is no run or checkpoint 'nothing'"),
+    (["generate", "folder"], "holds no checkpoint"),
+    (["generate", "truncated.safetensors"], "truncated.safetensors is no checkpoint, or a damaged"),
+    (["generate", "flipped.safetensors"], "is damaged: the checksum of model."),
+    (["generate", "pickle.safetensors"], "is a pickle"),
+    (["evaluate", LSTM, "one.txt"], "has none to score"),
+    (["evaluate", LSTM, "empty.txt"], "is empty"),
+    (["info", "text.txt"], "is no checkpoint"),
+    (["resume", LSTM], "is finished"),
+    (["resume", LSTM, "--steps", "-4"], "steps must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), BAD, ids=str)
+def test_bad_input_is_one_line_and_nothing_is_written(run, command, message):
+    write_bad_inputs()
+    before = sorted(Path().rglob("*"))
+    status, out, err = run(*command)
+    one_line(status, out, err, expected=1)
+    assert message in err
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["trian", "text.txt"],
+        ["train"],
+        ["train", "text.txt", "--hidden", "3"],
+        ["train", "text.txt", "--steps", "many"],
+        ["train", "text.txt", "--backbone", "lstn"],
+        ["generate"],
+        ["corpus", "bible"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(run, command):
+    one_line(*run(*command), expected=2)
+
+
+@pytest.mark.parametrize("verb", ["", "train", "resume", "generate", "evaluate", "info", "corpus"])
+def test_help(run, verb):
+    status, out, _ = run(*verb.split(), "--help")
+    assert status == 0
+    assert out.startswith("usage: charlm")
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def begun(folder, *command):
+    """Start a command that trains in ``folder``, and wait until it has done some more steps."""
+    before = step_of(folder) if folder.exists() else 0
+    process = subprocess.Popen(
+        [*CHARLM, *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not (folder / "latest.safetensors").exists() or step_of(folder) < before + 10:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+def step_of(folder):
+    return checkpoints.load(folder / "latest.safetensors").counters.step
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(workplace, number, status):
+    flags = ["--out", "run", "--steps", "10000000", "--save-every", "10"]
+    process = begun(Path("run"), *quick(*flags))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    saved = re.search(r"^saved at step (\d+); go on: charlm resume run$", err, re.M)
+    assert int(saved[1]) == step_of(Path("run"))
+
+
+def test_a_run_killed_twice_ends_as_one_that_was_not(workplace, capsys):
+    flags = ["--steps", "400", "--eval-every", "50", "--save-every", "1", "--dropout", "0.3"]
+    assert main(quick("--out", "straight", *flags)) == 0
+    for command in (quick("--out", "killed", *flags), ["resume", "killed"]):
+        process = begun(Path("killed"), *command)
+        process.kill()
+        process.communicate()
+    assert step_of(Path("killed")) < 400
+    assert main(["resume", "killed"]) == 0
+    assert_same_run("straight", "killed")
+
+
+def test_streams_are_utf_8_whatever_the_locale(workplace):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    Path("c.txt").write_text("山高水长，云淡风轻。\n" * 90, encoding="utf-8")
+    subprocess.run([*CHARLM, "train", "c.txt", *QUICK_FLAGS], env=environment, check=True)
+    result = subprocess.run(
+        [*CHARLM, "generate", "c", "-p", "山高", "-l", "50"],
+        env=environment, capture_output=True, check=True,
+    )  # fmt: skip
+    assert result.stdout.decode("utf-8").startswith("山高")
+
+
+def test_a_closed_pipe_ends_quietly(workplace):
+    command = f"{' '.join(CHARLM)} generate {LSTM} -l 100000 --seed 1 2>err | head -c 20"
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert Path("err").read_text() == "seed 1\n"
