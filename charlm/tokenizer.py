@@ -54,10 +54,11 @@ class CharTokenizer:
             raise ConfigError("a vocabulary with an unknown symbol must hold it (U+FFFD)")
         self.vocabulary = vocabulary
         self.unknown_id = vocabulary.index(UNKNOWN) if unknown else None
-        self.dtype = np.min_scalar_type(len(vocabulary))  # len marks "not in the vocabulary"
+        self.dtype = np.min_scalar_type(len(vocabulary) - 1)
+        # What is not in the vocabulary is marked by an id that no character has: its length.
         fill = len(vocabulary) if self.unknown_id is None else self.unknown_id
-        self._id_of = np.full(NUM_CODE_POINTS, fill, dtype=self.dtype)
-        self._id_of[code_points(vocabulary)] = np.arange(len(vocabulary), dtype=self.dtype)
+        self._id_of = np.full(NUM_CODE_POINTS, fill, dtype=np.min_scalar_type(len(vocabulary)))
+        self._id_of[code_points(vocabulary)] = np.arange(len(vocabulary))
 
     @classmethod
     def from_text(cls, text: str, *, min_count: int = 1) -> "CharTokenizer":
@@ -101,9 +102,9 @@ class CharTokenizer:
         ids = np.empty(len(text), dtype=self.dtype)
         for start, points in chunks(text):
             piece = self._id_of[points]
-            ids[start : start + len(piece)] = piece
             if self.unknown_id is None and piece.max() == self.vocab_size:
                 self._refuse(text, start + int(np.argmax(piece == self.vocab_size)), source)
+            ids[start : start + len(piece)] = piece
         return ids
 
     def _refuse(self, text: str, position: int, source: str) -> None:

@@ -85,9 +85,8 @@ def test_the_set_up_commands_are_those_of_the_mission_and_of_ci():
 def rows_of(config):
     """Return the table rows of a config's settings, as the README must show them."""
     for item in fields(config):
-        default = {"True": "yes", "False": "no", "None": "random"}.get(
-            str(item.default), item.default
-        )
+        default = str(item.default)
+        default = {"True": "yes", "False": "no", "None": "random"}.get(default, default)
         yield f"| `--{item.name.replace('_', '-')}` | {default} | {item.metadata['help']} |"
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from charlm.corpus import read_text
 from charlm.errors import ConfigError, TokenError
 from charlm.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 
@@ -48,7 +49,7 @@ def test_the_position_counts_through_all_chunks():
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype"), [(1, "uint8"), (255, "uint8"), (256, "uint16"), (65_536, "uint32")]
+    ("size", "dtype"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65_537, "uint32")]
 )
 def test_ids_take_the_smallest_type(size, dtype):
     vocabulary = "".join(map(chr, range(0x20000, 0x20000 + size)))
@@ -75,11 +76,15 @@ def test_an_unknown_symbol_must_stand_in_the_vocabulary():
         CharTokenizer("ab", unknown=True)
 
 
-def test_memory_of_encoding_stays_near_the_text():
-    text = "the quick brown fox " * 250_000  # 5 MB, of one byte a character
+@pytest.mark.parametrize("last", ["", "\U0001f600"])
+def test_memory_of_reading_and_encoding_stays_under_six_times_the_file(tmp_path, last):
+    """Worst is one character outside the basic plane, which makes Python store all in 4 bytes."""
+    path = tmp_path / "large.txt"
+    path.write_text("the quick brown fox\n" * 2_000_000 + last, encoding="utf-8")
     tracemalloc.start()
-    CharTokenizer.from_text(text).encode(text)
+    text = read_text([path])
+    ids = CharTokenizer.from_text(text).encode(text)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # ids, and beside them counts and one chunk of at most a few arrays, whatever the text's length
-    assert peak < len(text) + 40 * CHUNK
+    assert len(ids) == len(text)
+    assert peak < 6 * path.stat().st_size

@@ -71,7 +71,10 @@ def _fill(run: "Run") -> int:
 
 
 class _Stop:
-    """While in use, SIGINT and SIGTERM are noted, to be acted on between two steps."""
+    """While in use, SIGINT and SIGTERM are noted, to be acted on between two steps.
+
+    A second signal does not wait for that.
+    """
 
     signal: int | None = None
 
@@ -84,9 +87,10 @@ class _Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            print("\nstopping after this step ...", file=sys.stderr, flush=True)
+        if self.signal is not None:
+            raise KeyboardInterrupt
         self.signal = number
+        print("\nstopping after this step ...", file=sys.stderr, flush=True)
 
 
 def generate(arguments: Namespace) -> int:

@@ -79,9 +79,8 @@ class Bar:
         assert progress.validation_loss is not None
         line = (
             f"step {progress.step}  epoch {progress.epoch:.2f}  "
-            f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}"
-            f"{' best' if progress.is_best else ''}  norm {progress.grad_norm:.2f}  "
-            f"{progress.chars_per_second:,.0f} char/s"
+            f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}  "
+            f"{thousands(progress.chars_per_second)} char/s{'  best' if progress.is_best else ''}"
         )
         lm = LanguageModel.from_checkpoint(self.run.trainer.checkpoint())
         self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE.to_dict()))}", file=sys.stderr)
@@ -93,8 +92,13 @@ def bar_text(progress: Progress, validation_loss: float | None) -> str:
     return (
         f"{progress.step}/{progress.steps} ep{progress.epoch:.1f} "
         f"train {both(progress.train_loss)}{validation} norm {progress.grad_norm:.2g} "
-        f"{progress.chars_per_second / 1000:.3g}k/s"
+        f"{thousands(progress.chars_per_second)}/s"
     )
+
+
+def thousands(number: float) -> str:
+    """Return a large number in three digits: ``17.1k``."""
+    return f"{number / 1000:.3g}k"
 
 
 def both(nats: float) -> str:
@@ -104,8 +108,11 @@ def both(nats: float) -> str:
 
 def indented(text: str) -> str:
     """Return a sample in a form that stands apart from what is around it."""
-    printable = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.strip("\n"))
-    return textwrap.indent(printable, "  | ", lambda line: True)
+    lines = []
+    for line in text.strip("\n").split("\n"):
+        printable = "".join(c if c.isprintable() else "\ufffd" for c in line)
+        lines += textwrap.wrap(printable, 75) or [""]
+    return textwrap.indent("\n".join(lines), "  | ", lambda line: True)
 
 
 def end(run: Run, lm: LanguageModel) -> None:
