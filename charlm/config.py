@@ -219,8 +219,10 @@ SIZES: tuple[tuple[int, dict[str, int | float]], ...] = (
 )
 
 
-def settings_for(num_characters: int, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings to train with on a text, and one line for each choice that was made.
+def configs_for(
+    num_characters: int, given: dict[str, Any]
+) -> tuple[ModelConfig, TrainConfig, list[str]]:
+    """Return the configs to train with on a text, and a line that tells what was chosen, if any.
 
     What the user gave stays. The rest follows ``SIZES``; lanes and windows that would not fit into
     a very short text are halved until they do.
@@ -228,20 +230,35 @@ def settings_for(num_characters: int, given: dict[str, Any]) -> tuple[dict[str, 
     Args:
         num_characters: the length of the whole text.
         given: settings of ``ModelConfig`` and ``TrainConfig`` by name.
+
+    Raises:
+        ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
     """
+    known = [*ModelConfig.names(), *TrainConfig.names()]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+
+    def picked(config: type[Settings], settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: settings[name] for name in config.names() if name in settings}
+
+    asked = TrainConfig(**picked(TrainConfig, given))
     fitting = next((row for limit, row in SIZES if num_characters <= limit), {})
     chosen = {name: value for name, value in fitting.items() if name not in given}
-    sizes = {
-        name: given.get(name, chosen.get(name, default))
-        for name, default in TrainConfig().to_dict().items()
-        if name in ("batch_size", "seq_length")
-    }
-    share = given.get("validation_fraction", TrainConfig.validation_fraction)
-    room = int(num_characters * (1 - share)) - 1  # characters to read
+    sizes = picked(TrainConfig, asked.to_dict() | chosen)
+    room = int(num_characters * (1 - asked.validation_fraction)) - 1  # characters to read
     for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
-        while name not in given and sizes[name] > least and room < math.prod(sizes.values()):
+        while (
+            name not in given
+            and sizes[name] > least
+            and room < sizes["batch_size"] * sizes["seq_length"]
+        ):
             sizes[name] //= 2
             chosen[name] = sizes[name]
+    settings = chosen | given
     notice = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    notices = [f"for a text of {num_characters:,} characters: {notice}"] if chosen else []
-    return chosen | given, notices
+    return (
+        ModelConfig(**picked(ModelConfig, settings)),
+        TrainConfig(**picked(TrainConfig, settings)),
+        [f"for a text of {num_characters:,} characters: {notice}"] if chosen else [],
+    )

@@ -80,32 +80,35 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int =
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
     lanes = max(1, min(batch_size, count // (2 * WARM_UP)))
     length = count // lanes
-    starts = np.arange(lanes) * length
+    reader = _Reader(model, ids, seq_length)
     was_training = model.training
     model.eval()
     try:
-        reader = _Reader(model, ids, seq_length)
-        begin = model.initial_state(lanes)
-        if lanes > 1:
-            guess = model.initial_state(lanes - 1)
-            _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, guess)
-            _put(begin, np.arange(1, lanes), guess)
-        end = model.initial_state(lanes)
-        nats = np.zeros(lanes)
-        wrong = np.arange(lanes)
-        while len(wrong):  # lane k is right after k + 1 rounds at the latest
-            nats[wrong], after = reader.read(starts[wrong], length, _pick(begin, wrong))
-            _put(end, wrong, after)
-            gaps = [
-                (b[:, 1:] - e[:, :-1]).abs().amax((0, 2)) for b, e in zip(begin, end, strict=True)
-            ]
-            wrong = 1 + np.flatnonzero(torch.stack(gaps).amax(0).cpu().numpy() > TOLERANCE)
-            _put(begin, wrong, _pick(end, wrong - 1))
-        last = _pick(end, np.array([lanes - 1]))
-        rest, _ = reader.read(np.array([lanes * length]), count - lanes * length, last)
+        nats, state = _score_lanes(reader, np.arange(lanes) * length, length)
+        rest, _ = reader.read(np.array([lanes * length]), count - lanes * length, state)
     finally:
         model.train(was_training)
     return Evaluation(float(nats.sum() + rest.sum()) / count, count)
+
+
+def _score_lanes(reader: "_Reader", starts: np.ndarray, length: int) -> tuple[np.ndarray, State]:
+    """Return the nats of each lane, and the state (L, 1, H) in which the last one ends."""
+    lanes = len(starts)
+    begin = reader.model.initial_state(lanes)
+    if lanes > 1:
+        nothing = reader.model.initial_state(lanes - 1)
+        _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, nothing)
+        _put(begin, np.arange(1, lanes), guess)
+    end = reader.model.initial_state(lanes)
+    nats = np.zeros(lanes)
+    wrong = np.arange(lanes)
+    while len(wrong):  # lane k is right after k + 1 rounds at the latest
+        nats[wrong], after = reader.read(starts[wrong], length, _pick(begin, wrong))
+        _put(end, wrong, after)
+        gaps = [(b[:, 1:] - e[:, :-1]).abs().amax((0, 2)) for b, e in zip(begin, end, strict=True)]
+        wrong = 1 + np.flatnonzero(torch.stack(gaps).amax(0).cpu().numpy() > TOLERANCE)
+        _put(begin, wrong, _pick(end, wrong - 1))
+    return nats, _pick(end, np.array([lanes - 1]))
 
 
 def _pick(state: State, lanes: np.ndarray) -> State:

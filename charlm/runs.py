@@ -21,7 +21,7 @@ import torch
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
-from charlm.config import ModelConfig, TrainConfig, nearest, settings_for
+from charlm.config import ModelConfig, TrainConfig, configs_for
 from charlm.corpus import Corpus, PathLike, fingerprint, read_text
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
@@ -108,7 +108,7 @@ def start(
         device: one of ``DEVICES``.
         precision: ``auto`` or one of ``training.PRECISIONS``.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
-            the length of the text, see ``config.settings_for``.
+            the length of the text, see ``config.configs_for``.
 
     Raises:
         CharlmError: for anything that is wrong with the text, the settings or the folder; nothing
@@ -118,17 +118,15 @@ def start(
     if not paths:
         raise CorpusError("no text file was given")
     folder = _new_folder(paths[0], out)
-    given = _sorted_settings(settings)
+    where = _device(device)
     base = None if init_from is None else checkpoints.load(checkpoints.locate(init_from))
-    if base is not None and given[ModelConfig]:
-        names = ", ".join(given[ModelConfig])
-        raise ConfigError(f"{names} cannot be given with init_from, whose model it is")
-    TrainConfig(**given[TrainConfig])  # refuses bad values before the text is read
+    if base is not None:
+        twice = ", ".join(sorted(settings.keys() & set(ModelConfig.names())))
+        if twice:
+            raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
+        settings |= base.model_config.to_dict()
     text = read_text(paths)
-    chosen, notices = settings_for(len(text), settings)
-    chosen_by_config = _sorted_settings(chosen)
-    config = TrainConfig(**chosen_by_config[TrainConfig])
-    model_config = base.model_config if base else ModelConfig(**chosen_by_config[ModelConfig])
+    model_config, config, notices = configs_for(len(text), settings)
     tokenizer = CharTokenizer.from_text(text, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
@@ -141,7 +139,7 @@ def start(
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
-    model.to(_device(device))
+    model.to(where)
     trainer = Trainer(model, corpus, config, precision=_precision(precision, model, config))
     run = Run(folder, trainer, notices)
     try:
@@ -263,18 +261,6 @@ def _new_folder(text: Path, out: PathLike | None) -> Path:
         return folder
     names = (text.stem if i == 1 else f"{text.stem}-{i}" for i in itertools.count(1))
     return next(p for p in (Path("checkpoints") / n for n in names) if not p.exists())
-
-
-def _sorted_settings(settings: dict[str, Any]) -> dict[type, dict[str, Any]]:
-    """Return ``settings`` by the config that each belongs to."""
-    result: dict[type, dict[str, Any]] = {ModelConfig: {}, TrainConfig: {}}
-    for name, value in settings.items():
-        home = next((config for config in result if name in config.names()), None)  # type: ignore[attr-defined]
-        if home is None:
-            known = ModelConfig.names() + TrainConfig.names()
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
-        result[home][name] = value
-    return result
 
 
 def _matched(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.config import ModelConfig, SampleConfig, TrainConfig, settings_for
+from charlm.config import ModelConfig, SampleConfig, TrainConfig, configs_for
 from charlm.errors import ConfigError
 
 CONFIGS = [ModelConfig, TrainConfig, SampleConfig]
@@ -68,20 +68,26 @@ def test_an_unknown_setting_names_the_nearest_one():
 
 
 @given(st.integers(1, 3_000_000))
-def test_chosen_sizes_fit_the_text_or_have_reached_the_smallest(num_characters):
-    settings, notices = settings_for(num_characters, {})
-    config = TrainConfig(**{k: v for k, v in settings.items() if k in TrainConfig.names()})
+def test_chosen_sizes_fit_the_text(num_characters):
+    model, train, notices = configs_for(num_characters, {})
     room = int(num_characters * 0.9) - 1
-    assert config.batch_size * config.seq_length <= max(1, room)
-    assert len(notices) == (1 if settings else 0)
+    assert train.batch_size * train.seq_length <= max(1, room)
+    told = (model, train) != (ModelConfig(), TrainConfig())
+    assert len(notices) == (1 if told else 0)
 
 
 @given(st.integers(1, 3_000_000), st.integers(1, 300), st.integers(1, 300))
 def test_sizes_that_were_asked_for_are_never_changed(num_characters, batch_size, hidden_size):
     given_settings = {"batch_size": batch_size, "hidden_size": hidden_size}
-    settings, notices = settings_for(num_characters, given_settings)
-    assert settings | given_settings == settings
+    model, train, notices = configs_for(num_characters, given_settings)
+    assert (train.batch_size, model.hidden_size) == (batch_size, hidden_size)
     assert "batch_size" not in "".join(notices)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.1", None, -1, 0, 1])
+def test_bad_shares_are_refused_before_anything_is_computed_from_them(value):
+    with pytest.raises(ConfigError, match="validation_fraction must be"):
+        configs_for(1000, {"validation_fraction": value})
 
 
 def test_parameters_are_counted():

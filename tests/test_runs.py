@@ -116,6 +116,7 @@ def test_init_from_begins_with_the_weights_row_by_row(workplace):
         for character in old.tokenizer.vocabulary:
             row = old.tokenizer.vocabulary.index(character)
             assert np.array_equal(ours[row], theirs[new.tokenizer.vocabulary.index(character)])
+    assert new.model_config == old.model_config
     with pytest.raises(ConfigError, match="hidden_size cannot be given with init_from"):
         runs.start(["other.txt"], out="x", init_from="old", hidden_size=4)
 

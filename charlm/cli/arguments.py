@@ -6,6 +6,7 @@ parsing, so that what was not can follow from the text.
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -31,6 +32,9 @@ ALIASES = {
 }
 
 
+AddParser = Callable[..., argparse.ArgumentParser]
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which takes no abbreviated flags."""
 
@@ -52,8 +56,13 @@ def make_parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"charlm {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for add in (_train, _resume, _generate, _evaluate, _info, _corpus):
+        add(verbs.add_parser)
+    return top
 
-    train = verbs.add_parser(
+
+def _train(add_parser: AddParser) -> None:
+    train = add_parser(
         "train",
         help="train a new model on text files",
         description="Train a new model on UTF-8 text files. Ctrl-C saves, and says how to go on.",
@@ -72,7 +81,9 @@ def make_parser() -> Parser:
     _add_settings(train, "model", ModelConfig)
     _add_settings(train, "training", TrainConfig)
 
-    resume = verbs.add_parser(
+
+def _resume(add_parser: AddParser) -> None:
+    resume = add_parser(
         "resume",
         help="go on with a stopped run, exactly",
         description="Go on with a stopped run from its latest checkpoint. On a CPU the result is, "
@@ -94,7 +105,9 @@ def make_parser() -> Parser:
     )
     _add_hows(resume, precision="as the run did so far")
 
-    generate = verbs.add_parser(
+
+def _generate(add_parser: AddParser) -> None:
+    generate = add_parser(
         "generate",
         help="write text with a trained model",
         description="Write the prompt and what follows it to stdout, as it is drawn.",
@@ -110,7 +123,9 @@ def make_parser() -> Parser:
     )
     _add_settings(generate, "sampling", SampleConfig)
 
-    evaluate = verbs.add_parser(
+
+def _evaluate(add_parser: AddParser) -> None:
+    evaluate = add_parser(
         "evaluate",
         help="measure how well a model predicts a text",
         description="Print nats and bits per character and perplexity. Every character but the "
@@ -126,11 +141,19 @@ def make_parser() -> Parser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     _add_device(evaluate)
 
-    info = verbs.add_parser("info", help="tell what a run is and how far it is")
+
+def _info(add_parser: AddParser) -> None:
+    info = add_parser(
+        "info",
+        help="tell what a run is and how far it is",
+        description="Print the settings, the text and the progress of a run.",
+    )
     info.add_argument("run", metavar="RUN", help=RUN_HELP)
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
-    corpus = verbs.add_parser(
+
+def _corpus(add_parser: AddParser) -> None:
+    corpus = add_parser(
         "corpus",
         help="get a text to train on",
         description="python: the standard library of this Python, from this machine. "
@@ -138,9 +161,11 @@ def make_parser() -> Parser:
     )
     corpus.add_argument("name", choices=("python", "shakespeare"))
     corpus.add_argument(
-        "-o", "--out", metavar="FILE", help="text file to write (default: corpora/<name>.txt)"
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="text file to write (default: corpora/python.txt or corpora/tiny-shakespeare.txt)",
     )
-    return top
 
 
 def utf8(argument: str) -> str:
