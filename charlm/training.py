@@ -159,45 +159,45 @@ class Trainer:
         self._check_finite(loss, norm)
         self.optimizer.step()
         self.state = tuple(s.detach().float() for s in state)
+        self.counters = replace(
+            self.counters,
+            step=step + 1,
+            loss_sum=self.counters.loss_sum + loss.item(),
+            loss_count=self.counters.loss_count + 1,
+        )
         return loss.item(), norm.item()
+
+    def evaluate(self) -> float:
+        """Return the validation loss (nats per character), and note it if it is the best so far."""
+        loss = evaluate(self.model, self.corpus.validation).nats_per_char
+        self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
+        if self.counters.best_loss is None or loss < self.counters.best_loss:
+            self.counters = replace(self.counters, best_loss=loss, best_step=self.counters.step)
+        return loss
 
     def run(self) -> Iterator[Progress]:
         """Train up to ``config.steps``, yielding after every step, and evaluate on the way."""
         began = time.monotonic()
-        seconds_before = self.counters.seconds
-        first = self.counters.step
+        before = self.counters
         while self.counters.step < self.config.steps:
-            loss, grad_norm = self.step()
-            counters = replace(
-                self.counters,
-                step=self.counters.step + 1,
-                loss_sum=self.counters.loss_sum + loss,
-                loss_count=self.counters.loss_count + 1,
-            )
-            train_loss = counters.loss_sum / counters.loss_count
-            validation_loss = None
-            is_best = False
-            if counters.step % self.config.evaluation_interval == 0 or (
-                counters.step == self.config.steps
-            ):
-                validation_loss = evaluate(self.model, self.corpus.validation).nats_per_char
-                is_best = counters.best_loss is None or validation_loss < counters.best_loss
-                counters = replace(counters, loss_sum=0.0, loss_count=0)
-                if is_best:
-                    counters = replace(counters, best_loss=validation_loss, best_step=counters.step)
+            _, grad_norm = self.step()
+            step = self.counters.step
+            train_loss = self.counters.loss_sum / self.counters.loss_count
+            due = step % self.config.evaluation_interval == 0 or step == self.config.steps
+            validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
-            self.counters = replace(counters, seconds=seconds_before + spent)
+            self.counters = replace(self.counters, seconds=before.seconds + spent)
             yield Progress(
-                step=counters.step,
+                step=step,
                 steps=self.config.steps,
-                epoch=self.stream.epoch(counters.step),
+                epoch=self.stream.epoch(step),
                 train_loss=train_loss,
                 validation_loss=validation_loss,
-                best_loss=counters.best_loss,
-                is_best=is_best,
+                best_loss=self.counters.best_loss,
+                is_best=due and self.counters.best_step == step,
                 grad_norm=grad_norm,
-                learning_rate=learning_rate(counters.step - 1, self.config),
-                chars_per_second=(counters.step - first) * self._chars_per_step / max(spent, 1e-9),
+                learning_rate=learning_rate(step - 1, self.config),
+                chars_per_second=(step - before.step) * self._chars_per_step / max(spent, 1e-9),
                 seconds=self.counters.seconds,
             )
 
