@@ -48,7 +48,7 @@ def probabilities(logits: NDArray[Any], config: SampleConfig) -> Floats:
     p = np.exp(scores)
     p /= p.sum(axis=-1, keepdims=True)
     if config.top_k or config.top_p < 1:
-        order = np.argsort(-p, axis=-1, kind="stable")
+        order = np.argsort(-np.asarray(logits), axis=-1, kind="stable")
         ranked = np.take_along_axis(p, order, axis=-1)
         if config.top_k:
             ranked[..., config.top_k :] = 0

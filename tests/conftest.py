@@ -6,6 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same cases every time, however slow the machine is.
+settings.register_profile("charlm", derandomize=True, deadline=None)
+settings.load_profile("charlm")
 
 # Nets this small are faster on one thread; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -23,8 +28,8 @@ GOLDEN = ["rnn", "lstm", "gru"]  # the backbones of the frozen checkpoints in te
 def tiny_config(backbone="lstm", nonlinearity="tanh", **changes):
     from charlm.config import ModelConfig
 
-    settings = {"embedding_size": E, "hidden_size": H, "num_layers": L, "dropout": 0.0, **changes}
-    return ModelConfig(backbone=backbone, nonlinearity=nonlinearity, **settings)
+    sizes = {"embedding_size": E, "hidden_size": H, "num_layers": L, "dropout": 0.0, **changes}
+    return ModelConfig(backbone=backbone, nonlinearity=nonlinearity, **sizes)
 
 
 def random_ids(seed, *shape):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -29,6 +29,7 @@ def sample(chain, config, **options):
 
 
 @given(LOGITS, st.floats(1e-3, 50), st.integers(0, 45), st.floats(0.01, 1))
+@example(np.array([-7.8143e-41, 0.0], np.float32), 1.0, 0, 0.5)  # as likely, once rounded
 def test_probabilities_are_a_distribution_that_keeps_the_order(logits, temperature, top_k, top_p):
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     p = probabilities(logits, config)
