@@ -3,7 +3,8 @@
 Letters, here and in all of charlm:
 
     B lanes (batch)     T window length    V vocabulary       E embedding
-    H hidden size       L layers           G gates of a cell  I input size of a layer (E or H)
+    H hidden size       L layers           N characters       I input size of a layer (E or H)
+    G gates of a cell
 
 A cell works on the last axis of its arrays and knows nothing of windows, layers or autograd. It is
 split in two so that a caller can hoist the first half out of the loop over time:
@@ -85,7 +86,7 @@ class RNN(Cell):
         """See the class."""
         (h,) = state
         a = projected + h @ w["weight_hh"].T + w["bias_hh"]
-        return (xp.tanh(a) if self.nonlinearity == "tanh" else a * (a > 0),)
+        return (xp.tanh(a) if self.nonlinearity == "tanh" else a.clip(min=0),)
 
 
 class LSTM(Cell):

@@ -4,7 +4,7 @@ A checkpoint is a safetensors file: numbers and a JSON header, nothing that can 
 all float32, are
 
     model.<parameter>               the weights, as ``ModelConfig.parameter_shapes`` lists them
-    optimizer.<parameter>.<name>    what the optimizer keeps for each of them
+    optimizer.<parameter>.<name>    what the optimizer keeps for each of them, after the first step
     state.<name>                    the state (L, B, H) carried into the next window
 
 and its header holds one JSON document: the format number, the configs, the vocabulary, where the
@@ -15,11 +15,11 @@ Saving is atomic: whatever moment the power fails at, the old file or the new on
 A file from a stranger is safe to open: all of it is checked before any of it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from charlm.config import ModelConfig, TrainConfig
+from charlm.config import PRECISIONS, ModelConfig, Settings, TrainConfig, setting
 from charlm.errors import CharlmError, CheckpointError
 from charlm.tokenizer import CharTokenizer
 
@@ -40,24 +40,26 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counters:
-    """How far a run is.
+class Counters(Settings):
+    """How far a run is."""
 
-    Attributes:
-        step: updates done.
-        best_loss: lowest validation loss so far (nats per character), None before the first.
-        best_step: the step that reached it.
-        loss_sum: sum of the training losses since the last evaluation.
-        loss_count: how many there were.
-        seconds: time spent training, over all sittings.
-    """
+    step: int = setting(0, "updates done", minimum=0)
+    best_loss: float | None = setting(None, "lowest validation loss so far (nats per character)")
+    best_step: int = setting(0, "the step that reached it", minimum=0)
+    loss_sum: float = setting(0.0, "sum of the training losses since the last evaluation")
+    loss_count: int = setting(0, "how many these are", minimum=0)
+    seconds: float = setting(0.0, "time spent training, over all sittings", minimum=0)
 
-    step: int = 0
-    best_loss: float | None = None
-    best_step: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
+
+@dataclass(frozen=True, kw_only=True)
+class _Header(Settings):
+    """The plain values of a document, checked like settings."""
+
+    vocabulary: str = setting("", "the characters by id")
+    unknown: bool = setting(False, "whether there is an unknown symbol")
+    fingerprint: str = setting("", "sha256 of the text")
+    characters: int = setting(0, "length of the text", minimum=0)
+    precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class Checkpoint:
         fingerprint: sha256 of the whole text.
         characters: the length of the whole text.
         precision: the arithmetic that the run trains with.
-        state: the carried state by name, empty where the next window begins afresh.
+        weights, optimizer, state: the tensors, without the first part of their names.
     """
 
     model_config: ModelConfig
@@ -79,7 +81,7 @@ class Checkpoint:
     files: tuple[str, ...] = ()
     fingerprint: str = ""
     characters: int = 0
-    precision: str = "float32"
+    precision: str = PRECISIONS[0]
     counters: Counters = field(default_factory=Counters)
     optimizer: Tensors = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
@@ -105,14 +107,17 @@ def locate(run: str | os.PathLike[str], name: str = "best") -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    for place in (Path(run), Path("checkpoints") / run):
-        if place.is_file():
-            return place
-        if place.is_dir():
-            for stem in dict.fromkeys((name, "best", "latest")):
-                if (place / f"{stem}.safetensors").is_file():
-                    return place / f"{stem}.safetensors"
-            raise CheckpointError(f"run folder {place} holds no checkpoint")
+    here, below = Path(run), Path("checkpoints") / run
+    if here.suffix == ".safetensors" and here.is_file():
+        return here
+    for place in (here, below):
+        for stem in dict.fromkeys((name, "best", "latest")):
+            if (place / f"{stem}.safetensors").is_file():
+                return place / f"{stem}.safetensors"
+    if here.is_file():
+        return here
+    if here.is_dir() or below.is_dir():
+        raise CheckpointError(f"folder {here if here.is_dir() else below} holds no checkpoint")
     there = sorted(path.name for path in Path("checkpoints").glob("*/"))
     known = f"; there are: {', '.join(there)}" if there else ""
     raise CheckpointError(f"there is no run or checkpoint {str(run)!r}{known}")
@@ -136,7 +141,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "fingerprint": checkpoint.fingerprint,
             "characters": checkpoint.characters,
             "precision": checkpoint.precision,
-            "counters": asdict(checkpoint.counters),
+            "counters": checkpoint.counters.to_dict(),
             "sha256": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
     )
@@ -146,27 +151,36 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     write_atomically(path, data)
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it, unless it is there.
+
+    Raises:
+        CheckpointError: if that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary file beside ``path``, sync it, and rename it into place.
 
     Raises:
-        CheckpointError: if that fails; a file at ``path`` is then as it was.
+        CheckpointError: if that fails; at ``path`` is then the old file or the new one, whole.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that kills leave no heap of them
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101
         os.replace(temporary, path)  # noqa: PTH105
         _sync_folder(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -199,17 +213,23 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
                 for name in _names(file, document, path)
                 if name.startswith("model.") or not model_only
             }
-        return _assemble(document, tensors)
-    except CheckpointError:
-        raise
+        return _assemble(document, tensors, model_only=model_only)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_other(path)}") from None
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path} does not exist") from None
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from None
     except safetensors.SafetensorError as error:
-        raise CheckpointError(_foreign(path, str(error))) from None
+        raise CheckpointError(f"{_foreign(path, str(error))}{_other(path)}") from None
     except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from None
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}{_other(path)}") from None
+
+
+def _other(path: Path) -> str:
+    """Return a hint to the other checkpoint of the run, if there is one."""
+    other = path.with_stem({"best": "latest", "latest": "best"}.get(path.stem, path.stem))
+    return f"; {other} beside it may be whole" if other != path and other.is_file() else ""
 
 
 def _foreign(path: Path, reason: str) -> str:
@@ -227,6 +247,8 @@ def _document(header: dict[str, str], path: Path) -> dict[str, Any]:
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file, but not one of charlm")
     document = json.loads(text)
+    if type(document["format"]) is not int or document["format"] < 1:
+        raise ValueError("its format is not a number")
     if document["format"] > FORMAT:
         raise CheckpointError(
             f"checkpoint {path} has format {document['format']}, and this charlm reads up to "
@@ -255,43 +277,60 @@ def _tensor(file: Any, name: str, document: dict[str, Any], path: Path) -> NDArr
     raise CheckpointError(f"checkpoint {path} is damaged: the checksum of {name} is wrong")
 
 
-def _assemble(document: dict[str, Any], tensors: Tensors) -> Checkpoint:
-    """Return the checkpoint, its shapes checked against its configs."""
+def _assemble(document: dict[str, Any], tensors: Tensors, *, model_only: bool) -> Checkpoint:
+    """Return the checkpoint, its types and shapes checked against each other."""
     model_config = ModelConfig.from_dict(document["model"])
     train_config = TrainConfig.from_dict(document["train"])
-    tokenizer = CharTokenizer(document["vocabulary"], unknown=document["unknown"])
+    counters = Counters.from_dict(document["counters"])
+    header = _Header.from_dict({name: document[name] for name in _Header.names()})
+    tokenizer = CharTokenizer(header.vocabulary, unknown=header.unknown)
+    files = document["files"]
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError("its files are not names")
+    shapes = model_config.parameter_shapes(tokenizer.vocab_size)
+    expected = {f"model.{name}": shape for name, shape in shapes.items()}
+    if not model_only:
+        expected |= _training_shapes(shapes, model_config, train_config, counters)
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise ValueError("its tensors are not of the names and shapes that its settings ask for")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("its tensors are not all finite numbers")
     groups: dict[str, Tensors] = {"model": {}, "optimizer": {}, "state": {}}
     for name, tensor in tensors.items():
         group, _, member = name.partition(".")
         groups[group][member] = tensor
-    shapes = model_config.parameter_shapes(tokenizer.vocab_size)
-    if {name: tensor.shape for name, tensor in groups["model"].items()} != shapes:
-        raise ValueError("its weights do not have the shapes that its settings ask for")
-    if not all(np.isfinite(tensor).all() for tensor in groups["model"].values()):
-        raise ValueError("its weights are not all finite numbers")
-    for name, tensor in groups["optimizer"].items():
-        if tensor.shape not in ((), shapes[name.rpartition(".")[0]]):
-            raise ValueError(f"optimizer.{name} does not have the shape of its weight")
-    state_shape = (model_config.num_layers, train_config.batch_size, model_config.hidden_size)
-    for name, tensor in groups["state"].items():
-        if name not in model_config.cell.state_names or tensor.shape != state_shape:
-            raise ValueError(f"state.{name} is not one that its settings ask for")
-    counters = document["counters"]
-    if set(counters) != {item.name for item in fields(Counters)}:
-        raise ValueError("its counters are not those of this format")
     return Checkpoint(
         model_config=model_config,
         train_config=train_config,
         tokenizer=tokenizer,
         weights=groups["model"],
-        files=tuple(document["files"]),
-        fingerprint=document["fingerprint"],
-        characters=document["characters"],
-        precision=document["precision"],
-        counters=Counters(**counters),
+        files=tuple(files),
+        fingerprint=header.fingerprint,
+        characters=header.characters,
+        precision=header.precision,
+        counters=counters,
         optimizer=groups["optimizer"],
         state=groups["state"],
     )
+
+
+def _training_shapes(
+    weights: dict[str, tuple[int, ...]], model: ModelConfig, train: TrainConfig, counters: Counters
+) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of what a run keeps beside its weights."""
+    state_shape = (model.num_layers, train.batch_size, model.hidden_size)
+    shapes: dict[str, tuple[int, ...]] = {
+        f"state.{name}": state_shape for name in model.cell.state_names
+    }
+    if counters.step > 0:
+        for name, shape in weights.items():
+            if train.optimizer == "adamw":
+                shapes[f"optimizer.{name}.step"] = ()
+                shapes[f"optimizer.{name}.exp_avg"] = shape
+                shapes[f"optimizer.{name}.exp_avg_sq"] = shape
+            elif train.momentum > 0:
+                shapes[f"optimizer.{name}.momentum_buffer"] = shape
+    return shapes
 
 
 def _checksum(tensor: NDArray[np.float32]) -> str:

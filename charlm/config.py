@@ -6,7 +6,9 @@ flags of the command line, the checks and the table of settings in the README de
 say *how* something is computed and may differ from run to run.
 """
 
+import contextlib
 import math
+import numbers
 import operator
 import types
 import typing
@@ -16,6 +18,8 @@ from typing import Any, Self
 
 from charlm.cells import CELLS, Cell
 from charlm.errors import ConfigError
+
+PRECISIONS = ("float32", "bfloat16")  # arithmetic of training; weights are float32 in both
 
 # The words of each bound, and what holds between a value and it.
 BOUNDS = {
@@ -67,8 +71,12 @@ class Settings:
         if value is None and isinstance(item.type, types.UnionType):
             return None
         kind = field_type(item)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value) if abs(value) < 2**1023 else math.inf
+        # numpy's numbers are numbers too; True and False are not.
+        if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            value = int(value)
+        if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):  # an integer too large for a float
+                value = float(value)
         if type(value) is not kind:
             raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
         if kind is float and not math.isfinite(value):
@@ -111,8 +119,10 @@ class ModelConfig(Settings):
 
     backbone: str = setting("lstm", "recurrent cell of every layer", choices=tuple(CELLS))
     nonlinearity: str = setting("tanh", "activation of the rnn cell", choices=("tanh", "relu"))
-    embedding_size: int = setting(128, "numbers per character at the input (E)", minimum=1)
-    hidden_size: int = setting(512, "units per recurrent layer (H)", minimum=1)
+    embedding_size: int = setting(
+        128, "numbers per character at the input (E)", minimum=1, maximum=16_384
+    )
+    hidden_size: int = setting(512, "units per recurrent layer (H)", minimum=1, maximum=16_384)
     num_layers: int = setting(2, "recurrent layers (L)", minimum=1, maximum=64)
     dropout: float = setting(
         0.3, "share of units dropped between layers, half of it at the input", minimum=0, below=1
@@ -172,7 +182,9 @@ class TrainConfig(Settings):
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
     grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)
-    eval_every: int = setting(0, "steps between evaluations, 0 = ten in a run", minimum=0)
+    eval_every: int = setting(
+        0, "steps between evaluations, 0 = ten in a run, and one per 500", minimum=0
+    )
     save_every: int = setting(0, "steps between saves, 0 = at evaluations", minimum=0)
     validation_fraction: float = setting(
         0.1, "share of the text, at its end, held out to measure", above=0, below=1
@@ -219,6 +231,9 @@ SIZES: tuple[tuple[int, dict[str, int | float]], ...] = (
 )
 
 
+MOST_HELD_OUT = 200_000  # characters that an evaluation scores; more only cost time
+
+
 def configs_for(
     num_characters: int, given: dict[str, Any]
 ) -> tuple[ModelConfig, TrainConfig, list[str]]:
@@ -245,6 +260,11 @@ def configs_for(
     asked = TrainConfig(**picked(TrainConfig, given))
     fitting = next((row for limit, row in SIZES if num_characters <= limit), {})
     chosen = {name: value for name, value in fitting.items() if name not in given}
+    if (
+        "validation_fraction" not in given
+        and num_characters * asked.validation_fraction > MOST_HELD_OUT
+    ):
+        chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
     sizes = picked(TrainConfig, asked.to_dict() | chosen)
     room = int(num_characters * (1 - asked.validation_fraction)) - 1  # characters to read
     for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):

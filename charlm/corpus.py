@@ -18,7 +18,6 @@ that no odd end is lost; only the tail of fewer than B characters that does not 
 
 import codecs
 import hashlib
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from pathlib import Path
 from charlm.errors import CorpusError
 from charlm.tokenizer import CHUNK, CharTokenizer, Ids
 
-BOM = "\ufeff"
 PathLike = str | os.PathLike[str]
 
 
@@ -39,45 +37,35 @@ def read_text(paths: Iterable[PathLike]) -> str:
     Raises:
         CorpusError: for a file that is missing, empty, no file, or not UTF-8 text.
     """
-    pieces: list[str] = []
-    for path in map(Path, paths):
-        before = len(pieces)
-        try:
-            pieces += _read_file(path)
-        except FileNotFoundError:
-            raise CorpusError(f"text file {path} does not exist") from None
-        except IsADirectoryError:
-            raise CorpusError(f"{path} is a folder: name the text files in it") from None
-        except OSError as error:
-            raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
-        if not any(pieces[before:]):
-            raise CorpusError(f"text file {path} is empty")
-    return "".join(pieces)
+    return b"".join(map(_read_utf8, map(Path, paths))).decode("utf-8")
 
 
-def _read_file(path: Path) -> list[str]:
-    """Return the text of one file in pieces, so that its bytes never stand in memory whole."""
-    utf8 = codecs.getincrementaldecoder("utf-8")()
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    pieces: list[str] = []
-    offset = 0  # of the byte that the decoder wants next
-    with path.open("rb") as file:
-        while True:
-            data = file.read(CHUNK)
-            pending = len(utf8.getstate()[0])  # bytes of a character that the last piece cut in two
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
-                    f"{offset - pending + error.start}: convert it first, for example with iconv"
-                ) from None
-            if "\0" in text:
-                raise CorpusError(f"{path} holds NUL characters: it is a binary file, not a text")
-            pieces.append(text if offset else text.removeprefix(BOM))
-            offset += len(data)
-            if not data:
-                return pieces
+def _read_utf8(path: Path) -> bytes:
+    r"""Return the bytes of a text file, known to be UTF-8, without a mark and with ``\n`` alone.
+
+    Bytes, because strings are as wide as their widest character: one emoji makes every letter take
+    4 bytes, and to join strings would hold that twice.
+    """
+    try:
+        data = path.read_bytes()
+        data.decode("utf-8")
+    except FileNotFoundError:
+        raise CorpusError(f"text file {path} does not exist") from None
+    except IsADirectoryError:
+        raise CorpusError(f"{path} is a folder: name the text files in it") from None
+    except OSError as error:
+        raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
+            f"{error.start}: convert it first, for example with iconv -f latin1 -t utf-8"
+        ) from None
+    if b"\0" in data:
+        raise CorpusError(f"{path} holds NUL bytes: it is a binary file, or not UTF-8 text")
+    data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if not data:
+        raise CorpusError(f"text file {path} is empty")
+    return data
 
 
 def fingerprint(text: str) -> str:

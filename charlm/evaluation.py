@@ -11,8 +11,8 @@ made by reading the characters before it (the warm-up), which are not scored the
 
 A recurrent net forgets, so after a warm-up the state is, as a rule, the right one to a millionth.
 That is not taken on trust: a lane has to begin with the state in which the lane before it ends,
-and where it did not, it is read again from there. So the figure is that of one lane, whatever the
-model.
+and where it did not (to within ``TOLERANCE``), it is read again from there. So the figure is that
+of one lane, also for a model that does not forget.
 """
 
 import math
@@ -25,11 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.backbones import State
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, DivergenceError
 from charlm.model import CharLM
 from charlm.tokenizer import Ids
 
 WARM_UP = 512  # characters
+MOST_LOGITS = 1 << 25  # held at a time (B * T * V)
 TOLERANCE = 0.01  # by which a state may be off where a lane begins
 
 
@@ -48,14 +49,14 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """e to the nats: the number of equally likely characters that is as hard to guess."""
-        return math.exp(self.nats_per_char)
+        return math.exp(self.nats_per_char) if self.nats_per_char < 700 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all four figures by name."""
+        """Return all four figures by name; a perplexity too large for a number is None."""
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,
-            "perplexity": self.perplexity,
+            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
             "characters": self.characters,
         }
 
@@ -70,17 +71,19 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int =
         model: the language model.
         ids: at least two characters.
         batch_size: the most lanes read side by side; fewer on a text that is short.
-        seq_length: characters read at a time.
+        seq_length: characters read at a time; fewer with a vocabulary that is large.
 
     Raises:
         CorpusError: if there is nothing to score.
+        DivergenceError: if the model's predictions are no numbers.
     """
     count = len(ids) - 1  # inputs are ids[:-1], targets ids[1:]
     if count < 1:
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
     lanes = max(1, min(batch_size, count // (2 * WARM_UP)))
     length = count // lanes
-    reader = _Reader(model, ids, seq_length)
+    vocab_size = model.head.out_features
+    reader = _Reader(model, ids, max(1, min(seq_length, MOST_LOGITS // (lanes * vocab_size))))
     was_training = model.training
     model.eval()
     try:
@@ -88,7 +91,10 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int =
         rest, _ = reader.read(np.array([lanes * length]), count - lanes * length, state)
     finally:
         model.train(was_training)
-    return Evaluation(float(nats.sum() + rest.sum()) / count, count)
+    mean = float(nats.sum() + rest.sum()) / count
+    if not math.isfinite(mean):
+        raise DivergenceError(f"the model's predictions are no numbers: their mean is {mean} nats")
+    return Evaluation(mean, count)
 
 
 def _score_lanes(reader: "_Reader", starts: np.ndarray, length: int) -> tuple[np.ndarray, State]:
@@ -141,7 +147,7 @@ class _Reader:
             losses = F.cross_entropy(
                 logits.flatten(0, 1), self._at(places + 1).flatten(), reduction="none"
             )
-            nats += losses.view(places.shape).sum(1, dtype=torch.float64).cpu().numpy()
+            nats += losses.view(places.shape).cpu().double().sum(1).numpy()
         return nats, state
 
     def _at(self, places: np.ndarray) -> Tensor:

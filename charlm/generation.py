@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
+from charlm.errors import DivergenceError
 
 State = tuple[NDArray[Any], ...]
 Floats = NDArray[np.float64]
@@ -98,6 +99,9 @@ def generate(
         config: how characters are drawn; its seed must be given.
         index: which of the independent samples this is.
         banned: an id that is never drawn: the unknown symbol.
+
+    Raises:
+        DivergenceError: if the model's predictions are no numbers.
     """
     assert config.seed is not None
     rng = np.random.default_rng([config.seed, index])
@@ -105,6 +109,11 @@ def generate(
         if banned is not None:
             logits = logits.copy()
             logits[banned] = -np.inf
+        if not np.isfinite(logits.max()):
+            raise DivergenceError(
+                "the model's predictions are no numbers: its state has grown without bound; train "
+                "it again with a lower --learning-rate"
+            )
         drawn = draw(probabilities(logits, config), rng)
         yield drawn
         if count < config.length:

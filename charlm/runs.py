@@ -11,6 +11,7 @@ A new run is one call of :func:`start`, a stopped one goes on with :func:`resume
 import itertools
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,13 +22,13 @@ import torch
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
-from charlm.config import ModelConfig, TrainConfig, configs_for
-from charlm.corpus import Corpus, PathLike, fingerprint, read_text
+from charlm.config import PRECISIONS, ModelConfig, TrainConfig, configs_for
+from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
 from charlm.tokenizer import CharTokenizer
-from charlm.training import PRECISIONS, Progress, Trainer, probe_precision
+from charlm.training import Progress, Trainer, bfloat16_gain
 
 METRICS = "metrics.jsonl"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -67,8 +68,8 @@ class Run:
                 yield progress
         except DivergenceError as error:
             raise DivergenceError(
-                f"{error}; {self.folder / 'latest.safetensors'} is from before, "
-                f"and charlm resume {self.folder} --learning-rate RATE goes on from it"
+                f"{error}; {self.folder / 'latest.safetensors'} is from before, and charlm resume "
+                f"{shlex.quote(str(self.folder))} --learning-rate RATE goes on from it"
             ) from None
 
     def save(self, name: str = "latest") -> None:
@@ -106,7 +107,7 @@ def start(
         init_from: a run whose weights to begin with; rows of the embedding and the head are matched
             by character.
         device: one of ``DEVICES``.
-        precision: ``auto`` or one of ``training.PRECISIONS``.
+        precision: ``auto`` or one of ``config.PRECISIONS``.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
             the length of the text, see ``config.configs_for``.
 
@@ -117,10 +118,12 @@ def start(
     paths = [Path(path) for path in files]
     if not paths:
         raise CorpusError("no text file was given")
-    folder = _new_folder(paths[0], out)
+    if out is not None:
+        _check_new(Path(out))
     where = _device(device)
-    base = None if init_from is None else checkpoints.load(checkpoints.locate(init_from))
-    if base is not None:
+    base = None
+    if init_from is not None:
+        base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
         twice = ", ".join(sorted(settings.keys() & set(ModelConfig.names())))
         if twice:
             raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
@@ -130,22 +133,21 @@ def start(
     tokenizer = CharTokenizer.from_text(text, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
-    corpus = Corpus.from_text(
-        text,
-        tokenizer,
-        validation_fraction=config.validation_fraction,
-        files=tuple(map(str, paths)),
-    )
+    fraction = config.validation_fraction
+    names = tuple(map(str, paths))
+    corpus = Corpus.from_text(text, tokenizer, validation_fraction=fraction, files=names)
+    # Refuses sizes that the text does not fill, before they are tried on a model.
+    LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
-    model.to(where)
-    trainer = Trainer(model, corpus, config, precision=_precision(precision, model, config))
+    chosen = _precision(precision, model.to(where), config)
+    if precision == "auto":
+        notices.append(f"arithmetic by a short probe; --precision {chosen} repeats it")
+    trainer = Trainer(model, corpus, config, precision=chosen)
+    folder = _new_folder(paths[0]) if out is None else Path(out)
+    checkpoints.make_folder(folder)
     run = Run(folder, trainer, notices)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make run folder {folder}: {error.strerror}") from None
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
 
@@ -174,14 +176,24 @@ def resume(
         CharlmError: if there is no such run, or its text has changed.
     """
     path = checkpoints.locate(run, "latest")
+    if path.stem not in ("latest", "best"):
+        raise CheckpointError(
+            f"{path} is a checkpoint without its run: resume a run folder, or begin a new run from "
+            "it with charlm train --init-from"
+        )
+    latest = path.with_stem("latest")
+    if path != latest and latest.is_file():
+        raise CheckpointError(
+            f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
+        )
     found = checkpoints.load(path)
     changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
     changes = {name: value for name, value in changes.items() if value is not None}
     config = replace(found.train_config, **changes)
     if found.counters.step >= config.steps:
         raise ConfigError(
-            f"run {path.parent} is finished: it has done {found.counters.step} of {config.steps} "
-            "steps; give a larger total with --steps"
+            f"run {path.parent} is finished: it has done {found.counters.step} steps, and "
+            f"{config.steps} are asked for; give a larger total with --steps"
         )
     corpus = _same_corpus(found, text)
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
@@ -190,7 +202,8 @@ def resume(
     trainer = Trainer(model, corpus, config, precision=_precision(wanted, model, config))
     trainer.restore(found)
     _cut_metrics(path.parent / METRICS, found.counters.step)
-    return Run(path.parent, trainer)
+    notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]
+    return Run(path.parent, trainer, notices)
 
 
 def score(
@@ -249,18 +262,31 @@ def _cut_metrics(path: Path, step: int) -> None:
     checkpoints.write_atomically(path, "".join(kept).encode())
 
 
-def _new_folder(text: Path, out: PathLike | None) -> Path:
-    """Return the folder of a new run, which no other run uses."""
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"run folder {folder} is there already and not empty: choose another with --out, "
-                f"or go on with it: charlm resume {folder}"
-            )
+def _check_new(folder: Path) -> None:
+    """Refuse a folder for a new run that holds something already."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, no run folder: choose another name with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"run folder {folder} is there already and not empty: choose another with --out, "
+            f"or go on with it: charlm resume {shlex.quote(str(folder))}"
+        )
+
+
+def _new_folder(text: Path) -> Path:
+    """Make the folder of a new run on ``text``, which no other run has, and return it."""
+    parent = Path("checkpoints")
+    checkpoints.make_folder(parent)
+    for number in itertools.count(1):
+        folder = parent / (text.stem if number == 1 else f"{text.stem}-{number}")
+        try:
+            folder.mkdir()  # fails if it is there, also when another run made it this very moment
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
         return folder
-    names = (text.stem if i == 1 else f"{text.stem}-{i}" for i in itertools.count(1))
-    return next(p for p in (Path("checkpoints") / n for n in names) if not p.exists())
+    raise AssertionError
 
 
 def _matched(
@@ -300,12 +326,14 @@ def _precision(name: str, model: CharLM, config: TrainConfig) -> str:
     if name not in ("auto", *PRECISIONS):
         names = ", ".join(("auto", *PRECISIONS))
         raise ConfigError(f"precision must be one of {names} (got {name!r})")
-    if name == "float32":
-        return name
     device = next(model.parameters()).device
-    if device.type != "cpu":
-        works = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return "bfloat16" if works or name == "bfloat16" else "float32"
-    if name == "auto":
-        return probe_precision(model.config, model.embedding.num_embeddings, config.batch_size)
-    return name
+    if name == "float32" or (name == "auto" and device.type == "mps"):
+        return "float32"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    size = (model.config, model.head.out_features, config.batch_size)
+    if name == "auto":  # a gain too small to be sure of would make the choice a matter of luck
+        return "bfloat16" if bfloat16_gain(*size, rounds=3) > 1.15 else "float32"
+    if device.type == "cpu" and not bfloat16_gain(*size, rounds=1):
+        raise ConfigError("this CPU cannot train in bfloat16: choose --precision float32")
+    return "bfloat16"

@@ -5,10 +5,10 @@ machine; ``shakespeare`` downloads the text that most character-level models are
 """
 
 import hashlib
+import http.client
 import os
 import sysconfig
 import tokenize
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def shakespeare() -> str:
     try:
         with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as answer:
             data: bytes = answer.read(2_000_000)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CorpusError(
             f"cannot download {SHAKESPEARE_URL}: {reason}; try again with a network, or train on "

@@ -66,6 +66,9 @@ class CharTokenizer:
 
         With ``min_count`` above 1 rarer characters, and any character that the text lacks, are
         read as the unknown symbol.
+
+        Raises:
+            ConfigError: if no character occurs that often.
         """
         counts = np.zeros(NUM_CODE_POINTS, dtype=np.int64)
         for _, points in chunks(text):
@@ -75,6 +78,10 @@ class CharTokenizer:
             counts[ord(UNKNOWN)] = min_count
         kept = np.flatnonzero(counts >= min_count).astype("<u4")
         vocabulary = kept.tobytes().decode("utf-32-le", "surrogatepass")
+        if min_count > 1 and vocabulary == UNKNOWN:
+            raise ConfigError(
+                f"no character of the text occurs min_count ({min_count}) times: lower --min-count"
+            )
         return cls(vocabulary, unknown=min_count > 1)
 
     def union(self, other: "CharTokenizer") -> "CharTokenizer":

@@ -18,13 +18,12 @@ from torch.nn import functional as F
 
 from charlm.backbones import State
 from charlm.checkpoint import Checkpoint, Counters
-from charlm.config import ModelConfig, TrainConfig
+from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.corpus import Corpus, LaneStream
 from charlm.errors import ConfigError, DivergenceError
 from charlm.evaluation import evaluate
 from charlm.model import CharLM
 
-PRECISIONS = ("float32", "bfloat16")
 FINAL_RATE = 0.01  # what the cosine ends at, as a share of the peak
 
 
@@ -106,7 +105,7 @@ class Trainer:
         model: the language model, on the device to train on.
         corpus: the text.
         config: how to train.
-        precision: one of ``PRECISIONS``; weights are float32 in both.
+        precision: one of ``config.PRECISIONS``.
 
     Raises:
         CorpusError: if the text does not fill one window of every lane.
@@ -168,7 +167,11 @@ class Trainer:
         return loss.item(), norm.item()
 
     def evaluate(self) -> float:
-        """Return the validation loss (nats per character), and note it if it is the best so far."""
+        """Return the validation loss (nats per character), and note it if it is the best so far.
+
+        Raises:
+            DivergenceError: if the model's predictions are no numbers.
+        """
         loss = evaluate(self.model, self.corpus.validation).nats_per_char
         self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
         if self.counters.best_loss is None or loss < self.counters.best_loss:
@@ -202,14 +205,23 @@ class Trainer:
             )
 
     def checkpoint(self) -> Checkpoint:
-        """Return all that is needed to go on from here."""
+        """Return all that is needed to go on from here.
+
+        Raises:
+            DivergenceError: if the last update has spoilt the weights.
+        """
+        weights = self.model.weights()
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise DivergenceError(
+                f"the weights are no numbers after step {self.counters.step}: lower --learning-rate"
+            )
         names = {p: name for name, p in self.model.named_parameters()}
         kept = self.optimizer.state
         return Checkpoint(
             model_config=self.model.config,
             train_config=self.config,
             tokenizer=self.corpus.tokenizer,
-            weights=self.model.weights(),
+            weights=weights,
             files=self.corpus.files,
             fingerprint=self.corpus.fingerprint,
             characters=self.corpus.characters,
@@ -258,9 +270,10 @@ class Trainer:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not torch.isfinite(value):
                 rate = learning_rate(self.counters.step, self.config)
+                clip = "lower --grad-clip" if self.config.grad_clip else "set --grad-clip"
                 raise DivergenceError(
                     f"the {name} became {value.item()} at step {self.counters.step + 1} with a "
-                    f"learning rate of {rate:.2g}: lower --learning-rate, or --grad-clip"
+                    f"learning rate of {rate:.2g}: lower --learning-rate, or {clip}"
                 )
 
 
@@ -269,23 +282,23 @@ def _mixed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def probe_precision(config: ModelConfig, vocab_size: int, batch_size: int) -> str:
-    """Return ``"bfloat16"`` where this CPU can train so and is faster for it, else ``"float32"``.
+def bfloat16_gain(config: ModelConfig, vocab_size: int, batch_size: int, *, rounds: int) -> float:
+    """Return how many times faster this CPU trains in bfloat16 than in float32, 0 if it cannot.
 
-    Times a forward and backward pass over a short window, alternating, best of three each. Some
-    CPUs raise an error on bfloat16, and others compute it slower than float32.
+    Times forward and backward passes over a short window, alternating, and takes the best round of
+    each. Some CPUs raise an error on bfloat16, and others compute it slower than float32.
     """
     best = dict.fromkeys(PRECISIONS, math.inf)
-    model = CharLM(config, vocab_size)
+    model = CharLM(config, vocab_size).eval()
     ids = torch.zeros(batch_size, 16, dtype=torch.int64)
-    for _ in range(3):
+    for _ in range(rounds):
         for precision in PRECISIONS:
             began = time.perf_counter()
             try:
                 with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                    logits, _ = model.eval()(ids, model.initial_state(batch_size))
+                    logits, _ = model(ids, model.initial_state(batch_size))
                 logits.float().logsumexp(-1).sum().backward()
             except RuntimeError:
-                return "float32"
+                return 0.0
             best[precision] = min(best[precision], time.perf_counter() - began)
-    return min(PRECISIONS, key=lambda precision: best[precision])
+    return best["float32"] / best["bfloat16"]

@@ -14,6 +14,8 @@ settings.load_profile("charlm")
 
 # Nets this small are faster on one thread; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Exactness is promised on the CPU: where there is a GPU, the tests do not see it.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -43,6 +45,13 @@ def words(count, seed=0):
     return "".join(
         "".join(rng.choice(list("abcdefghijk"), n)) + " \n"[rng.random() < 0.1] for n in lengths
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_accelerator(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.fixture

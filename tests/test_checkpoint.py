@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +33,11 @@ def some_checkpoint():
         characters=123,
         precision="bfloat16",
         counters=Counters(step=5, best_loss=1.5, best_step=4, loss_sum=0.1, seconds=2.5),
-        optimizer={"head.bias.step": np.float32(5), "head.bias.exp_avg": weights["head.bias"]},
+        optimizer={
+            f"{name}.{key}": np.full(() if key == "step" else shape, 5, np.float32)
+            for name, shape in shapes.items()
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        },
         state={name: np.ones((L, B, H), np.float32) for name in ("h", "c")},
     )
 
@@ -59,6 +64,15 @@ def test_load_undoes_save(saved):
 def test_a_reader_that_only_generates_reads_only_the_model(saved):
     found = load(saved, model_only=True)
     assert_same(found, replace(some_checkpoint(), optimizer={}, state={}))
+
+
+def test_damage_to_the_optimizer_is_no_concern_of_a_reader_that_only_generates(saved):
+    data = bytearray(saved.read_bytes())
+    data[data.index(np.full(H, 5, np.float32).tobytes())] ^= 1
+    saved.write_bytes(data)
+    assert_same(load(saved, model_only=True), replace(some_checkpoint(), optimizer={}, state={}))
+    with pytest.raises(CheckpointError, match="the checksum of optimizer"):
+        load(saved)
 
 
 def test_any_safetensors_reader_opens_the_file(saved):
@@ -110,13 +124,25 @@ def rewritten(path, **changes):
             "has format 2, and this charlm reads up to 1",
         ),
         ({"format": "new"}, "damaged"),
-        ({"model": {"hidden_size": 12}}, "do not have the shapes"),
+        ({"format": 0}, "its format is not a number"),
+        ({"model": {"hidden_size": 12}}, "not of the names and shapes"),
+        ({"train": {"optimizer": "sgd", "batch_size": B}}, "not of the names and shapes"),
+        ({"train": {"batch_size": 5}}, "not of the names and shapes"),
         ({"model": {"hidden_sise": 12}}, "unknown setting 'hidden_sise'; did you mean"),
         ({"model": {"hidden_size": -1}}, "hidden_size must be at least 1"),
         ({"vocabulary": "aa"}, "each only once"),
         ({"vocabulary": 7}, "damaged"),
         ({"train": []}, "damaged"),
-        ({"counters": {"step": 3}}, "counters"),
+        ({"counters": {"step": -3}}, "step must be at least 0"),
+        ({"counters": {"step": 2.5}}, "step must be of type int"),
+        ({"counters": {"stop": 3}}, "unknown setting 'stop'"),
+        ({"counters": {"seconds": "long"}}, "seconds must be of type float"),
+        ({"counters": {"best_loss": "low"}}, "best_loss must be of type float"),
+        ({"counters": {}}, "not of the names and shapes"),  # step 0 has no optimizer state
+        ({"fingerprint": None}, "fingerprint must be of type str"),
+        ({"precision": "float8"}, "precision must be one of"),
+        ({"files": [1, 2]}, "its files are not names"),
+        ({"files": "a.txt"}, "its files are not names"),
         ({"sha256": {}}, "its tensors are not those it lists"),
     ],
 )
@@ -150,6 +176,27 @@ def test_foreign_files_are_refused_and_not_run(tmp_path, monkeypatch, content, m
     assert not (tmp_path / "pickle-was-run").exists()
 
 
+@pytest.mark.parametrize("place", ["optimizer.head.bias.exp_avg", "state.h", "model.head.bias"])
+@pytest.mark.parametrize("change", ["left out", "of another shape", "of another type"])
+def test_a_tensor_that_does_not_belong_is_refused(saved, place, change):
+    """With its checksum right: a scalar moment, for one, would make torch read beyond its end."""
+    tensors = safetensors.numpy.load_file(saved)
+    if change == "left out":
+        del tensors[place]
+    elif change == "of another shape":
+        tensors[place] = np.ones((), np.float32)
+    else:
+        tensors[place] = tensors[place].astype(np.float64)
+    with safetensors.safe_open(saved, "np") as file:
+        document = json.loads(file.metadata()["charlm"])
+    document["sha256"] = {name: checkpoints._checksum(t) for name, t in tensors.items()}
+    text = json.dumps(document)
+    header = {"charlm": text, "charlm.sha256": checkpoints._digest(text.encode())}
+    saved.write_bytes(safetensors.numpy.save(tensors, header))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(saved)
+
+
 def test_weights_that_are_not_numbers_are_refused(tmp_path):
     bad = some_checkpoint()
     bad.weights["head.bias"][2] = np.nan
@@ -172,12 +219,38 @@ def test_a_failed_write_leaves_the_old_file_whole(saved, monkeypatch, name):
     assert list(saved.parent.iterdir()) == [saved]
 
 
+def test_a_rename_is_made_to_last(saved, monkeypatch):
+    calls = []
+    rename, sync = os.replace, os.fsync
+
+    def is_folder(descriptor):
+        return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+    monkeypatch.setattr(os, "replace", lambda *a: (calls.append("rename"), rename(*a)))
+    monkeypatch.setattr(
+        os, "fsync", lambda d: (calls.append("folder" if is_folder(d) else "file"), sync(d))
+    )
+    save(some_checkpoint(), saved)
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_a_checkpoint_is_as_private_as_the_user_wants_files_to_be(saved):
+    before = os.umask(0o077)
+    try:
+        saved.unlink()
+        save(some_checkpoint(), saved)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+
+
 def test_locate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "checkpoints" / "mine"
     run.mkdir(parents=True)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         locate("mine")
+    (tmp_path / "mine").mkdir()  # an unrelated folder of the same name hides nothing
     for name in ("latest", "best"):
         save(some_checkpoint(), run / f"{name}.safetensors")
         assert locate(run) == run / f"{name}.safetensors"

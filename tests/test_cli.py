@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +15,17 @@ import pytest
 from conftest import DATA, QUICK_FLAGS, assert_same_run
 
 from charlm import checkpoint as checkpoints
-from charlm.cli import main
+from charlm.cli import display, main
+from charlm.training import Progress, Trainer
 
 LSTM = str(DATA / "format-1-lstm.safetensors")
 CHARLM = [sys.executable, "-m", "charlm"]
 
 
 @pytest.fixture
-def run(workplace, capsys):
+def run(workplace, capsys, monkeypatch):
     """Run a command in this process: exit status, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
 
     def run(*words):
         try:
@@ -55,7 +58,7 @@ def test_train_resume_generate_evaluate_info(run):
     result = json.loads(out)
     assert set(result) == {"nats_per_char", "bits_per_char", "perplexity", "characters"}
     assert "nats per character" in run("evaluate", "text", "text.txt", "--held-out")[1]
-    assert json.loads(run("info", "text", "--json")[1])["step"] in (2, 4, 6, 8)
+    assert json.loads(run("info", "text", "--json")[1])["step"] == 8
     assert "hidden_size          11" in run("info", "text")[1]
 
 
@@ -88,6 +91,8 @@ def one_line(status, out, err, expected):
 
 
 def write_bad_inputs():
+    Path("run").mkdir()
+    shutil.copy(LSTM, "run/latest.safetensors")
     Path("empty.txt").touch()
     Path("folder").mkdir()
     Path("binary.txt").write_bytes(b"\x7fELF\0\0")
@@ -119,7 +124,11 @@ BAD = [
         ["train", "text.txt", "--tie-weights", "--hidden-size", "64"],
         "tie_weights needs embedding_size",
     ),
-    (["train", "text.txt", "--out", "folder/../text.txt"], "is there already"),
+    (["train", "text.txt", "--out", "text.txt"], "text.txt is a file, no run folder"),
+    (["train", "text.txt", "--out", "run"], "run folder run is there already and not empty"),
+    (["corpus", "python", "-o", "text.txt"], "text.txt is there already"),
+    (["generate", "x" * 300], "File name too long"),
+    (["train", "text.txt", "--batch-size", str(10**25)], "lower --batch-size"),
     (["train", "text.txt", "--init-from", LSTM, "--hidden-size", "3"], "cannot be given with init"),
     (["train", "text.txt", "--learning-rate", "nan"], "learning_rate must be a finite number"),
     (["train", "text.txt", "--device", "cuda"], "is not there on this machine"),
@@ -136,8 +145,12 @@ BAD = [
     (["evaluate", LSTM, "one.txt"], "has none to score"),
     (["evaluate", LSTM, "empty.txt"], "is empty"),
     (["info", "text.txt"], "is no checkpoint"),
-    (["resume", LSTM], "is finished"),
-    (["resume", LSTM, "--steps", "-4"], "steps must be at least 1"),
+    (["resume", LSTM], "is a checkpoint without its run"),
+    (["resume", "run", "--steps", "-4"], "steps must be at least 1"),
+    (["resume", "run"], "is finished"),
+    (["train", "text.txt", "--min-count", "99999"], "lower --min-count"),
+    (["train", "text.txt", "--hidden-size", "10000000"], "hidden_size must be at most 16384"),
+    (["corpus", "python", "-o", "text.txt/python.txt"], "cannot make folder text.txt"),
 ]
 
 
@@ -192,7 +205,9 @@ def step_of(folder):
     return checkpoints.load(folder / "latest.safetensors").counters.step
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(workplace, number, status):
     flags = ["--out", "run", "--steps", "10000000", "--save-every", "10"]
     process = begun(Path("run"), *quick(*flags))
@@ -201,6 +216,28 @@ def test_a_signal_saves_and_says_how_to_go_on(workplace, number, status):
     assert process.returncode == status
     saved = re.search(r"^saved at step (\d+); go on: charlm resume run$", err, re.M)
     assert int(saved[1]) == step_of(Path("run"))
+
+
+def test_a_second_signal_does_not_wait(workplace):
+    process = begun(
+        Path("run"), *quick("--out", "run", "--steps", "10000000", "--save-every", "10")
+    )
+    for _ in range(200):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert step_of(Path("run")) >= 10
+
+
+def test_the_bar_fits_a_terminal_of_80_columns():
+    worst = Progress(
+        step=100_000, steps=100_000, epoch=123.4, train_loss=1.23456, validation_loss=1.3,
+        best_loss=1.2, is_best=True, grad_norm=0.1234, learning_rate=1e-3,
+        chars_per_second=17_123.4, seconds=1e5,
+    )  # fmt: skip
+    assert len(f"||{display.bar_text(worst, 1.23456)} 11:22:33") <= 80
+    assert [display.thousands(n) for n in (950, 17_149, 999_600)] == ["0.95k", "17.1k", "1M"]
 
 
 def test_a_run_killed_twice_ends_as_one_that_was_not(workplace, capsys):
@@ -213,6 +250,43 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(workplace, capsys):
     assert step_of(Path("killed")) < 400
     assert main(["resume", "killed"]) == 0
     assert_same_run("straight", "killed")
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(run, monkeypatch):
+    step = Trainer.step
+
+    def step_then_signal(trainer):
+        result = step(trainer)
+        if trainer.counters.step == trainer.config.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Trainer, "step", step_then_signal)
+    status, _, err = run(*quick())
+    assert status == 0
+    assert "done in" in err
+
+
+def test_a_full_disk_behind_stdout_is_one_line(workplace):
+    command = f"{' '.join(CHARLM)} generate {LSTM} -l 30 --seed 1 > /dev/full"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "seed 1\ncharlm: error: No space left on device\n"
+
+
+def test_a_sample_is_folded_by_columns():
+    assert list(display.folded("a bc def", 5)) == ["a bc", "def"]
+    assert list(display.folded("山高水长云", 4)) == ["山高", "水长", "云"]
+    assert list(display.folded("a\x1b[31m\u3000b", 9)) == ["a\ufffd[31m\u3000b"]
+    assert list(display.folded("", 4)) == [""]
+
+
+def test_info_shows_no_control_sequences_of_a_terminal(run):
+    Path("\x1b[31mred.txt").write_text("abc" * 200)
+    run("train", "\x1b[31mred.txt", "--out", "run", *QUICK_FLAGS)
+    out = run("info", "run")[1]
+    assert "\x1b" not in out
+    assert "\\x1b[31mred.txt" in out
 
 
 def test_streams_are_utf_8_whatever_the_locale(workplace):

@@ -62,6 +62,13 @@ def test_messages_name_the_setting_the_bound_and_the_value(config, settings, mes
         config(**settings)
 
 
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+
+    config = TrainConfig(steps=np.int64(3), learning_rate=np.float32(0.5))
+    assert (type(config.steps), type(config.learning_rate)) == (int, float)
+
+
 def test_an_unknown_setting_names_the_nearest_one():
     with pytest.raises(ConfigError, match="unknown setting 'hiden_size'; did you mean 'hidden_siz"):
         ModelConfig.from_dict({"hiden_size": 3})

@@ -43,7 +43,12 @@ def test_a_character_cut_off_at_the_end_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"\xef\xbb\xbf", "is empty"), (b"a\0b", "binary"), (b"\xff", "not UTF-8")],
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"a\0b", "binary"),
+        (b"\xff", "not UTF-8"),
+    ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, message):
     with pytest.raises(CorpusError, match=message):

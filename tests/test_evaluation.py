@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,8 @@ from torch.nn import functional as F
 
 from charlm import checkpoint as checkpoints
 from charlm.corpus import read_text
-from charlm.errors import CorpusError
-from charlm.evaluation import WARM_UP, evaluate
+from charlm.errors import CorpusError, DivergenceError
+from charlm.evaluation import WARM_UP, Evaluation, evaluate
 from charlm.model import CharLM
 
 
@@ -74,6 +76,20 @@ def test_units():
     assert result.bits_per_char == pytest.approx(result.nats_per_char / np.log(2))
     assert result.perplexity == pytest.approx(np.exp(result.nats_per_char))
     assert set(result.to_dict()) == {"nats_per_char", "bits_per_char", "perplexity", "characters"}
+
+
+def test_a_perplexity_too_large_for_a_number():
+    result = Evaluation(1000.0, 5)
+    assert result.perplexity == math.inf
+    assert result.to_dict()["perplexity"] is None
+
+
+def test_predictions_that_are_no_numbers_raise():
+    model = CharLM(tiny_config(), V)
+    with torch.no_grad():
+        model.head.bias[0] = math.inf
+    with pytest.raises(DivergenceError, match="no numbers"):
+        evaluate(model, random_ids(1, 50))
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -6,6 +6,8 @@ import torch
 from conftest import BACKBONES, B, E, H, T, V, random_ids, tiny_config
 from torch.nn import functional as F
 
+from charlm import backbones
+from charlm import model as models
 from charlm.model import CharLM
 
 
@@ -76,15 +78,16 @@ def test_residual_paths_begin_with_the_second_layer():
     assert torch.equal(single[0](ids, state)[0], single[1](ids, state)[0])
 
 
-def test_gradients_stop_at_the_edge_of_a_window_and_the_state_does_not():
-    model = model_of()
-    ids = torch.from_numpy(random_ids(0, B, 2 * T))
-    _, carried = model(ids[:, :T], model.initial_state(B))
-    detached = tuple(s.detach() for s in carried)
-    after, _ = model(ids[:, T:], detached)
-    fresh, _ = model(ids[:, T:], model.initial_state(B))
-    assert not torch.allclose(after, fresh)  # the state has crossed the edge
-    embedded = torch.autograd.grad(after.sum(), model.embedding.weight)[0]
-    read_before = sorted(set(ids[:, :T].flatten().tolist()) - set(ids[:, T:].flatten().tolist()))
-    assert read_before
-    assert not embedded[read_before].any()  # and no gradient has
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_dropout_acts_at_the_input_between_layers_and_at_the_output(layers, monkeypatch):
+    places = []
+
+    def noted(x, share, generator):
+        places.append((x.shape[-1], share))
+        return x
+
+    monkeypatch.setattr(backbones, "dropped", noted)
+    monkeypatch.setattr(models, "dropped", noted)
+    model = model_of(dropout=0.5, num_layers=layers).train()
+    model(torch.from_numpy(random_ids(0, B, T)), model.initial_state(B))
+    assert places == [(E, 0.25), *[(H, 0.5)] * (layers - 1), (H, 0.5)]

@@ -68,9 +68,13 @@ def test_a_room_imports_only_what_the_law_allows(room):
 
 
 def test_the_top_level_holds_six_names_and_dotfiles():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
     names = subprocess.run(
-        ["git", "ls-tree", "--name-only", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.split()
+        ["git", "ls-tree", "--name-only", "HEAD"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "charlm" in names
     allowed = {"pyproject.toml", "README.md", "charlm", "corpora", "checkpoints", "tests"}
     assert {name for name in names if not name.startswith(".")} <= allowed
 
@@ -109,13 +113,6 @@ def test_all_names_the_public_names():
     assert dir(charlm) == sorted(charlm.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         charlm.nothing  # noqa: B018
-
-
-def test_every_error_is_also_a_builtin_one():
-    from charlm import errors
-
-    for error in errors.CharlmError.__subclasses__():
-        assert issubclass(error, (ValueError, ArithmeticError))
 
 
 def test_rooms_stay_small():

@@ -5,13 +5,14 @@ import pytest
 import torch
 from conftest import BACKBONES, B, H, T, tiny_config, words
 
+from charlm.api import LanguageModel
 from charlm.config import TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import evaluate
 from charlm.model import CharLM
 from charlm.tokenizer import CharTokenizer
-from charlm.training import Trainer, learning_rate, make_optimizer, probe_precision
+from charlm.training import Trainer, bfloat16_gain, learning_rate, make_optimizer
 
 
 def corpus_of(text):
@@ -83,9 +84,27 @@ def test_evaluation_and_sampling_in_between_change_nothing():
         for progress in trainer.run():
             if trainer is other and progress.step % 2:
                 evaluate(trainer.model, CORPUS.validation)
-                trainer.checkpoint()
+                LanguageModel.from_checkpoint(trainer.checkpoint()).generate(length=9)
                 torch.rand(5)
     assert_same_weights(one, other)
+
+
+def test_gradients_stop_at_the_edge_of_a_window_and_the_state_does_not():
+    """The gradient of a step is that of its window alone, begun with the state from before."""
+    trainer, twin = (trainer_of(dropout=0.0, grad_clip=0) for _ in range(2))
+    trainer.step()
+    carried = tuple(s.clone() for s in trainer.state)
+    assert all(s.any() for s in carried)
+    twin.model.load_weights(trainer.model.weights())
+    window = trainer.stream.window(1)
+    assert not window.fresh
+    logits, _ = twin.model(twin._tensor(window.inputs), carried)
+    targets = twin._tensor(window.targets)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    expected = torch.autograd.grad(loss, list(twin.model.parameters()))
+    trainer.step()
+    for parameter, gradient in zip(trainer.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_the_state_is_carried_and_begins_afresh_only_with_an_epoch():
@@ -201,8 +220,14 @@ def test_sizes_and_precision_are_checked():
         trainer_of(precision="float8")
 
 
-def test_the_probe_names_a_precision():
-    assert probe_precision(tiny_config(), H, B) in ("float32", "bfloat16")
+def test_the_probe_measures_a_gain(monkeypatch):
+    assert bfloat16_gain(tiny_config(), H, B, rounds=1) >= 0
+
+    def unable(*_, **__):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(CharLM, "forward", unable)
+    assert bfloat16_gain(tiny_config(), H, B, rounds=1) == 0
 
 
 def test_bfloat16_stays_near_float32():

@@ -2,15 +2,17 @@
 
 stdout carries the product (text, JSON), stderr everything else; both are UTF-8 whatever the locale.
 
-Exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+Exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 128 + n after signal n (130
+Ctrl-C, 143 SIGTERM).
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from charlm.cli.arguments import make_parser
+from charlm.cli.arguments import parse
 from charlm.errors import CharlmError
 
 
@@ -19,17 +21,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    arguments = make_parser().parse_args(argv)
+    arguments = parse(argv)
     from charlm.cli.commands import COMMANDS
 
     try:
-        return COMMANDS[arguments.verb](arguments)
-    except CharlmError as error:
-        print(f"charlm: error: {error}", file=sys.stderr)
-        return 1
+        status = COMMANDS[arguments.verb](arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ncharlm: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has seen enough, as in "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 128 + signal.SIGPIPE
+    except CharlmError as error:
+        print(f"charlm: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk behind stdout, a folder that may not be entered
+        _close_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"charlm: error: {where}{error.strerror}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _close_stdout() -> None:
+    """Give up what stdout cannot take, or the interpreter complains of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

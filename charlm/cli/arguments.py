@@ -6,7 +6,7 @@ parsing, so that what was not can follow from the text.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -61,6 +61,16 @@ def make_parser() -> Parser:
     return top
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line; wrong usage leaves with 2."""
+    top = make_parser()
+    arguments, unknown = top.parse_known_args(argv)
+    if unknown:
+        verb = Parser(prog=f"{top.prog} {arguments.verb}")
+        verb.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return arguments
+
+
 def _train(add_parser: AddParser) -> None:
     train = add_parser(
         "train",
@@ -101,7 +111,10 @@ def _resume(add_parser: AddParser) -> None:
         "--learning-rate", "--lr", type=float, metavar="X", help="new peak of the learning rate"
     )
     resume.add_argument(
-        "--text", nargs="+", metavar="FILE", help="where the text is now, if it was moved"
+        "--text",
+        action="append",
+        metavar="FILE",
+        help="where the text is now, if it was moved; once for each file",
     )
     _add_hows(resume, precision="as the run did so far")
 

@@ -3,6 +3,7 @@
 Rooms that need torch are imported inside the functions that need them.
 """
 
+import contextlib
 import json
 import shlex
 import signal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import given
 from charlm.config import ModelConfig, SampleConfig, TrainConfig
+from charlm.errors import CorpusError
 
 if TYPE_CHECKING:
     from charlm.runs import Run
@@ -55,31 +57,37 @@ def _fill(run: "Run") -> int:
     from charlm import api
     from charlm.cli import display
 
+    again = f"go on: charlm resume {shlex.quote(str(run.folder))}"
     display.head(run)
-    with _Stop() as stop, display.Bar(run) as bar:
+    with _Stop(again) as stop, display.Bar(run) as bar:
         for progress in run.progress():
-            bar.show(progress)
             if stop.signal is not None:
-                run.save("latest")
+                run.save("latest")  # before anything is shown: the terminal may be gone
                 break
-    if stop.signal is not None:
-        folder = shlex.quote(str(run.folder))
-        display.say(f"saved at step {run.trainer.counters.step}; go on: charlm resume {folder}")
+            bar.show(progress)
+    counters = run.trainer.counters
+    if stop.signal is not None and counters.step < run.trainer.config.steps:
+        display.say(f"saved at step {counters.step}; {again}")
         return 128 + stop.signal
     display.end(run, api.load(run.folder))
     return 0
 
 
 class _Stop:
-    """While in use, SIGINT and SIGTERM are noted, to be acted on between two steps.
+    """While in use, requests to stop are noted, to be acted on between two steps.
 
-    A second signal does not wait for that.
+    They are SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed), but for those that are
+    ignored, as under nohup. A second one does not wait.
     """
 
-    signal: int | None = None
+    def __init__(self, again: str):
+        self.again = again
+        self.signal: int | None = None
 
     def __enter__(self) -> "_Stop":
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+        wanted = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._note) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,10 +95,15 @@ class _Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
+        at_once = self.signal is not None
         self.signal = number
-        print("\nstopping after this step ...", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            if at_once:
+                print(f"\nstopped at once, at the last save; {self.again}", file=sys.stderr)
+            else:
+                print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        if at_once:
+            sys.exit(128 + number)
 
 
 def generate(arguments: Namespace) -> int:
@@ -133,7 +146,7 @@ def info(arguments: Namespace) -> int:
     """Print what a run is and how far it is."""
     from charlm import checkpoint as checkpoints
 
-    path = checkpoints.locate(arguments.run)
+    path = checkpoints.locate(arguments.run, "latest")
     found = checkpoints.load(path)
     model, vocab_size = found.model_config, found.tokenizer.vocab_size
     facts: dict[str, Any] = {
@@ -160,8 +173,12 @@ def info(arguments: Namespace) -> int:
     facts |= facts.pop("model") | facts.pop("train")
     for name, value in facts.items():
         if name == "vocabulary":
-            value = repr(value) if len(value) <= 200 else f"{value[:60]!r} ..."
-        print(f"{name:20} {', '.join(value) if isinstance(value, list) else value}")
+            value = value if len(value) <= 200 else f"{value[:60]} ..."
+        if isinstance(value, list):
+            value = ", ".join(value)
+        # A file from a stranger may hold control sequences of a terminal.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+        print(f"{name:20} {shown}")
     return 0
 
 
@@ -172,8 +189,10 @@ def corpus(arguments: Namespace) -> int:
 
     fetch, file_name = SOURCES[arguments.name]
     path = Path(arguments.out or Path("corpora") / file_name)
+    if path.exists():
+        raise CorpusError(f"{path} is there already: remove it, or choose another name with --out")
     text = fetch()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.make_folder(path.parent)
     checkpoints.write_atomically(path, text.encode())
     print(f"{path}: {len(text):,} characters, {len(set(text))} symbols", file=sys.stderr)
     return 0

@@ -7,11 +7,14 @@ import math
 import shlex
 import sys
 import textwrap
+import unicodedata
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from charlm.api import LanguageModel
 from charlm.config import SampleConfig
+from charlm.engine import Engine
 from charlm.runs import Run
 from charlm.training import Progress, in_units
 
@@ -23,27 +26,34 @@ def say(line: str = "") -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def fact(label: str, text: str) -> None:
+    """Write a labelled line to stderr, folded to 79 columns."""
+    say(textwrap.fill(text, 79, initial_indent=f"{label:9}", subsequent_indent=" " * 9))
+
+
 def head(run: Run) -> None:
     """Tell what is about to be trained, on what, and where it goes."""
     trainer, corpus = run.trainer, run.trainer.corpus
     model, config = trainer.model.config, trainer.config
     vocab_size = corpus.tokenizer.vocab_size
     for notice in run.notices:
-        say(f"chosen   {notice}")
-    say(
-        f"text     {', '.join(corpus.files)}: {corpus.characters:,} characters, "
-        f"{vocab_size} symbols; the last {len(corpus.validation):,} are held out for validation"
+        fact("chosen", notice)
+    fact(
+        "text",
+        f"{', '.join(corpus.files)}: {corpus.characters:,} characters, {vocab_size} symbols; "
+        f"{len(corpus.validation):,} held out for validation",
     )
-    say(
-        f"model    {model.backbone}, {model.num_layers} x {model.hidden_size} units, "
-        f"{model.num_parameters(vocab_size):,} parameters"
+    fact(
+        "model",
+        f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+        f"{model.num_parameters(vocab_size):,} parameters",
     )
-    say(
-        f"training {config.steps} steps of {config.batch_size} x {config.seq_length} characters, "
-        f"{trainer.precision} on {trainer.device}, seed {config.seed}"
+    fact(
+        "training",
+        f"{config.steps} steps of {config.batch_size} x {config.seq_length} characters, "
+        f"{trainer.precision} on {trainer.device}, seed {config.seed}",
     )
-    say(f"run      {run.folder}  (Ctrl-C saves and stops)")
-    say("losses are in nats/bits per character")
+    fact("run", f"{run.folder} (Ctrl-C saves and stops); losses in nats/bits per character")
 
 
 class Bar:
@@ -55,8 +65,9 @@ class Bar:
         self.bar = tqdm(
             total=run.trainer.config.steps,
             initial=run.trainer.counters.step,
-            bar_format="{percentage:3.0f}%|{bar}|{desc} {remaining}",
+            bar_format="|{bar}|{desc} {remaining}",
             dynamic_ncols=True,
+            smoothing=0,  # the time left by the mean pace: evaluations come in between
             disable=None,  # off where stderr is no terminal
             file=sys.stderr,
         )
@@ -82,37 +93,52 @@ class Bar:
             f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}  "
             f"{thousands(progress.chars_per_second)} char/s{'  best' if progress.is_best else ''}"
         )
-        lm = LanguageModel.from_checkpoint(self.run.trainer.checkpoint())
+        model, tokenizer = self.run.trainer.model, self.run.trainer.corpus.tokenizer
+        engine = Engine(model.config, model.weights())
+        lm = LanguageModel(model.config, tokenizer, engine)
         self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE.to_dict()))}", file=sys.stderr)
 
 
 def bar_text(progress: Progress, validation_loss: float | None) -> str:
     """Return what stands behind the bar, short enough for 80 columns."""
-    validation = "" if validation_loss is None else f" val {both(validation_loss)}"
+    validation = "" if validation_loss is None else f" val {both(validation_loss, 2)}"
     return (
         f"{progress.step}/{progress.steps} ep{progress.epoch:.1f} "
-        f"train {both(progress.train_loss)}{validation} norm {progress.grad_norm:.2g} "
+        f"train {both(progress.train_loss, 2)}{validation} norm {progress.grad_norm:.2g} "
         f"{thousands(progress.chars_per_second)}/s"
     )
 
 
 def thousands(number: float) -> str:
-    """Return a large number in three digits: ``17.1k``."""
-    return f"{number / 1000:.3g}k"
+    """Return a large number in three digits: ``17.1k``, ``1.5M``."""
+    return f"{number / 1e6:.3g}M" if number >= 999_500 else f"{number / 1000:.3g}k"
 
 
-def both(nats: float) -> str:
+def both(nats: float, digits: int = 3) -> str:
     """Return a loss in nats and in bits: ``1.386/2.000``."""
-    return f"{nats:.3f}/{nats / math.log(2):.3f}"
+    return f"{nats:.{digits}f}/{nats / math.log(2):.{digits}f}"
 
 
 def indented(text: str) -> str:
-    """Return a sample in a form that stands apart from what is around it."""
-    lines = []
-    for line in text.strip("\n").split("\n"):
-        printable = "".join(c if c.isprintable() else "\ufffd" for c in line)
-        lines += textwrap.wrap(printable, 75) or [""]
-    return textwrap.indent("\n".join(lines), "  | ", lambda line: True)
+    """Return a sample, folded to 79 columns, in a form that stands apart from what is around it."""
+    lines = [piece for line in text.strip("\n").split("\n") for piece in folded(line, 75)]
+    return "\n".join(f"  | {line}" for line in lines)
+
+
+def folded(line: str, columns: int) -> Iterator[str]:
+    """Yield a line in pieces of at most so many columns; Chinese characters, say, take two."""
+    piece, width = "", 0
+    for character in line:
+        if unicodedata.category(character) in ("Cc", "Cs"):
+            character = "\ufffd"  # a terminal would obey it
+        size = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width + size > columns:
+            head, space, tail = piece.rpartition(" ")
+            yield head if space else piece
+            piece = tail if space else ""
+            width = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in piece)
+        piece, width = piece + character, width + size
+    yield piece
 
 
 def end(run: Run, lm: LanguageModel) -> None:
