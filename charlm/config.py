@@ -229,9 +229,7 @@ SIZES: tuple[tuple[int, dict[str, int | float]], ...] = (
     (50_000, {"hidden_size": 256, "dropout": 0.5, "steps": 500, "batch_size": 8, "seq_length": 64}),
     (400_000, {"dropout": 0.5, "steps": 800, "batch_size": 16}),
 )
-
-
-MOST_HELD_OUT = 200_000  # characters that an evaluation scores; more only cost time
+MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
 
 
 def configs_for(
