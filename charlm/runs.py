@@ -331,9 +331,18 @@ def _precision(name: str, model: CharLM, config: TrainConfig) -> str:
         return "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    size = (model.config, model.head.out_features, config.batch_size)
+
+    def gain(seq_length: int, rounds: int) -> float:
+        return bfloat16_gain(
+            model.config,
+            model.head.out_features,
+            batch_size=config.batch_size,
+            seq_length=seq_length,
+            rounds=rounds,
+        )
+
     if name == "auto":  # a gain too small to be sure of would make the choice a matter of luck
-        return "bfloat16" if bfloat16_gain(*size, rounds=3) > 1.15 else "float32"
-    if device.type == "cpu" and not bfloat16_gain(*size, rounds=1):
+        return "bfloat16" if gain(min(config.seq_length, 128), 2) > 1.15 else "float32"
+    if device.type == "cpu" and not gain(1, 1):
         raise ConfigError("this CPU cannot train in bfloat16: choose --precision float32")
     return "bfloat16"

@@ -282,15 +282,18 @@ def _mixed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def bfloat16_gain(config: ModelConfig, vocab_size: int, batch_size: int, *, rounds: int) -> float:
+def bfloat16_gain(
+    config: ModelConfig, vocab_size: int, *, batch_size: int, seq_length: int, rounds: int
+) -> float:
     """Return how many times faster this CPU trains in bfloat16 than in float32, 0 if it cannot.
 
-    Times forward and backward passes over a short window, alternating, and takes the best round of
-    each. Some CPUs raise an error on bfloat16, and others compute it slower than float32.
+    Times forward and backward passes over a window, alternating, and takes the best round of each.
+    Some CPUs raise an error on bfloat16, and others compute it slower than float32; how much it
+    gains depends on the window too, so this has to be the one that will be trained with.
     """
     best = dict.fromkeys(PRECISIONS, math.inf)
     model = CharLM(config, vocab_size).eval()
-    ids = torch.zeros(batch_size, 16, dtype=torch.int64)
+    ids = torch.zeros(batch_size, seq_length, dtype=torch.int64)
     for _ in range(rounds):
         for precision in PRECISIONS:
             began = time.perf_counter()

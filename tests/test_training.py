@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, H, T, tiny_config, words
+from conftest import BACKBONES, B, T, V, tiny_config, words
 
 from charlm.api import LanguageModel
 from charlm.config import TrainConfig
@@ -221,13 +221,13 @@ def test_sizes_and_precision_are_checked():
 
 
 def test_the_probe_measures_a_gain(monkeypatch):
-    assert bfloat16_gain(tiny_config(), H, B, rounds=1) >= 0
+    assert bfloat16_gain(tiny_config(), V, batch_size=B, seq_length=T, rounds=1) >= 0
 
     def unable(*_, **__):
         raise RuntimeError("could not create a primitive descriptor")
 
     monkeypatch.setattr(CharLM, "forward", unable)
-    assert bfloat16_gain(tiny_config(), H, B, rounds=1) == 0
+    assert bfloat16_gain(tiny_config(), V, batch_size=B, seq_length=T, rounds=1) == 0
 
 
 def test_bfloat16_stays_near_float32():
