@@ -79,6 +79,8 @@ class Settings:
                 value = float(value)
         if type(value) is not kind:
             raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
+        if kind is int and abs(value) >= 2**63:
+            raise ConfigError(f"{item.name} must fit into 64 bits")
         if kind is float and not math.isfinite(value):
             raise ConfigError(f"{item.name} must be a finite number (got {value})")
         rules = item.metadata
@@ -183,7 +185,7 @@ class TrainConfig(Settings):
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
     grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)
     eval_every: int = setting(
-        0, "steps between evaluations, 0 = ten in a run, and one per 500", minimum=0
+        0, "steps between evaluations, 0 = about ten in a run, at least one per 500", minimum=0
     )
     save_every: int = setting(0, "steps between saves, 0 = at evaluations", minimum=0)
     validation_fraction: float = setting(
@@ -196,7 +198,7 @@ class TrainConfig(Settings):
 
     @property
     def evaluation_interval(self) -> int:
-        """Steps between evaluations: ``eval_every``, or ten a run but at least one per 500."""
+        """Steps between evaluations: ``eval_every``, or about ten a run, at least one per 500."""
         return self.eval_every or min(500, math.ceil(self.steps / 10))
 
     @property

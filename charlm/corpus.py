@@ -60,6 +60,8 @@ def _read_utf8(path: Path) -> bytes:
             f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
             f"{error.start}: convert it first, for example with iconv -f latin1 -t utf-8"
         ) from None
+    except ValueError:
+        raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
     if b"\0" in data:
         raise CorpusError(f"{path} holds NUL bytes: it is a binary file, or not UTF-8 text")
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -75,8 +75,9 @@ def draw(p: Floats, rng: np.random.Generator) -> int:
 
 def read(stepper: Stepper, ids: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
     """Read ``ids`` (N,), N > 0, with one lane: logits (V,) of the character after them, state."""
-    for i in ids:
-        logits, state = stepper.step(np.array([i]), state)
+    with np.errstate(over="ignore", invalid="ignore"):  # generate() says so in words
+        for i in ids:
+            logits, state = stepper.step(np.array([i]), state)
     return logits[0], state
 
 

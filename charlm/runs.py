@@ -142,7 +142,7 @@ def start(
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
     chosen = _precision(precision, model.to(where), config)
-    if precision == "auto":
+    if precision == "auto" and where.type == "cpu":
         notices.append(f"arithmetic by a short probe; --precision {chosen} repeats it")
     trainer = Trainer(model, corpus, config, precision=chosen)
     folder = _new_folder(paths[0]) if out is None else Path(out)
@@ -233,10 +233,10 @@ def _corpus(text: str, found: Checkpoint, files: tuple[str, ...] = ()) -> Corpus
 def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
     """Return the corpus of a run, refusing a text that is not the one that it began with."""
     files = found.files if text is None else tuple(map(str, text))
-    try:
-        content = read_text(files)
-    except CorpusError as error:
-        raise CorpusError(f"{error}; name the run's text with --text") from None
+    for file in files if text is None else ():
+        if not Path(file).is_file():  # nor a pipe or device that a stranger's checkpoint names
+            raise CorpusError(f"the run's text {file} is not there: name it with --text")
+    content = read_text(files)
     now = fingerprint(content)
     if now != found.fingerprint:
         raise CorpusError(
@@ -330,19 +330,23 @@ def _precision(name: str, model: CharLM, config: TrainConfig) -> str:
     if name == "float32" or (name == "auto" and device.type == "mps"):
         return "float32"
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        if torch.cuda.is_bf16_supported():
+            return "bfloat16"
+        if name == "auto":
+            return "float32"
+        raise ConfigError("this GPU cannot train in bfloat16: choose --precision float32")
 
-    def gain(seq_length: int, rounds: int) -> float:
+    def gain(rounds: int) -> float:
         return bfloat16_gain(
             model.config,
             model.head.out_features,
             batch_size=config.batch_size,
-            seq_length=seq_length,
+            seq_length=min(config.seq_length, 128),
             rounds=rounds,
         )
 
     if name == "auto":  # a gain too small to be sure of would make the choice a matter of luck
-        return "bfloat16" if gain(min(config.seq_length, 128), 2) > 1.15 else "float32"
-    if device.type == "cpu" and not gain(1, 1):
+        return "bfloat16" if gain(rounds=2) > 1.15 else "float32"
+    if device.type == "cpu" and not gain(rounds=1):
         raise ConfigError("this CPU cannot train in bfloat16: choose --precision float32")
     return "bfloat16"

@@ -288,8 +288,8 @@ def bfloat16_gain(
     """Return how many times faster this CPU trains in bfloat16 than in float32, 0 if it cannot.
 
     Times forward and backward passes over a window, alternating, and takes the best round of each.
-    Some CPUs raise an error on bfloat16, and others compute it slower than float32; how much it
-    gains depends on the window too, so this has to be the one that will be trained with.
+    Some CPUs raise an error on bfloat16, and others compute it slower than float32. How much it
+    gains depends on the length of the window too: a short one is mostly overhead.
     """
     best = dict.fromkeys(PRECISIONS, math.inf)
     model = CharLM(config, vocab_size).eval()

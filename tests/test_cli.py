@@ -128,7 +128,7 @@ BAD = [
     (["train", "text.txt", "--out", "run"], "run folder run is there already and not empty"),
     (["corpus", "python", "-o", "text.txt"], "text.txt is there already"),
     (["generate", "x" * 300], "File name too long"),
-    (["train", "text.txt", "--batch-size", str(10**25)], "lower --batch-size"),
+    (["train", "text.txt", "--batch-size", str(10**15)], "lower --batch-size"),
     (["train", "text.txt", "--init-from", LSTM, "--hidden-size", "3"], "cannot be given with init"),
     (["train", "text.txt", "--learning-rate", "nan"], "learning_rate must be a finite number"),
     (["train", "text.txt", "--device", "cuda"], "is not there on this machine"),
@@ -279,6 +279,11 @@ def test_a_sample_is_folded_by_columns():
     assert list(display.folded("山高水长云", 4)) == ["山高", "水长", "云"]
     assert list(display.folded("a\x1b[31m\u3000b", 9)) == ["a\ufffd[31m\u3000b"]
     assert list(display.folded("", 4)) == [""]
+
+
+def test_messages_hold_no_control_sequences_of_a_terminal(run):
+    err = run("train", "\x1b]0;pwned\x07\n.txt")[2]
+    assert err == "charlm: error: text file \\x1b]0;pwned\\x07\\n.txt does not exist\n"
 
 
 def test_info_shows_no_control_sequences_of_a_terminal(run):

@@ -1,3 +1,5 @@
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +82,7 @@ def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
     runs.start(["text.txt"], out="run", **QUICK)
     before = latest("run").fingerprint
     Path("text.txt").rename("moved.txt")
-    with pytest.raises(CorpusError, match=r"does not exist; name the run's text with --text"):
+    with pytest.raises(CorpusError, match="is not there: name it with --text"):
         runs.resume("run")
     trained(runs.resume("run", text=["moved.txt"]))
     Path("text.txt").write_text(words(600, seed=1))
@@ -88,6 +90,15 @@ def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
         runs.resume("run", text=["text.txt"], steps=9)
     assert before[:16] in str(caught.value)
     assert fingerprint(Path("text.txt").read_text())[:16] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "a\0b", "\ud800", "pipe"])
+def test_a_strangers_checkpoint_makes_us_read_files_only(workplace, name):
+    os.mkfifo("pipe")
+    runs.start(["text.txt"], out="run", **QUICK)
+    checkpoints.save(replace(latest("run"), files=(name,)), Path("run/latest.safetensors"))
+    with pytest.raises(CorpusError, match="is not there: name it with --text"):
+        runs.resume("run")
 
 
 def test_steps_extend_a_finished_run(workplace):

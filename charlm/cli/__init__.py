@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from charlm.cli.arguments import parse
+from charlm.cli.terminal import complain, say
 from charlm.errors import CharlmError
 
 
@@ -28,18 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = COMMANDS[arguments.verb](arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\ncharlm: stopped", file=sys.stderr)
+        say("\ncharlm: stopped")
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has seen enough, as in "| head"
         _close_stdout()
         return 128 + signal.SIGPIPE
     except CharlmError as error:
-        print(f"charlm: error: {error}", file=sys.stderr)
+        complain(error)
         return 1
     except OSError as error:  # a full disk behind stdout, a folder that may not be entered
         _close_stdout()
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"charlm: error: {where}{error.strerror}", file=sys.stderr)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return 1
     return status
 

@@ -96,8 +96,8 @@ def _resume(add_parser: AddParser) -> None:
     resume = add_parser(
         "resume",
         help="go on with a stopped run, exactly",
-        description="Go on with a stopped run from its latest checkpoint. On a CPU the result is, "
-        "bit for bit, that of a run which was never stopped.",
+        description="Go on with a stopped run from its latest checkpoint. On the same CPU, with "
+        "the same torch, the result is bit for bit that of a run which was never stopped.",
     )
     resume.add_argument("run", metavar="RUN", help=RUN_HELP)
     resume.add_argument(

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.arguments import given
+from charlm.cli.terminal import printable, say
 from charlm.config import ModelConfig, SampleConfig, TrainConfig
 from charlm.errors import CorpusError
 
@@ -67,7 +68,7 @@ def _fill(run: "Run") -> int:
             bar.show(progress)
     counters = run.trainer.counters
     if stop.signal is not None and counters.step < run.trainer.config.steps:
-        display.say(f"saved at step {counters.step}; {again}")
+        say(f"saved at step {counters.step}; {again}")
         return 128 + stop.signal
     display.end(run, api.load(run.folder))
     return 0
@@ -99,9 +100,9 @@ class _Stop:
         self.signal = number
         with contextlib.suppress(OSError):
             if at_once:
-                print(f"\nstopped at once, at the last save; {self.again}", file=sys.stderr)
+                say(f"\nstopped at once, at the last save; {self.again}")
             else:
-                print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+                say("\nstopping after this step; once more to stop at once")
         if at_once:
             sys.exit(128 + number)
 
@@ -112,7 +113,7 @@ def generate(arguments: Namespace) -> int:
 
     config = generation.seeded(SampleConfig(**given(arguments, SampleConfig)))
     samples = api.load(arguments.run).samples(arguments.prompt, config)
-    print(f"seed {config.seed}", file=sys.stderr, flush=True)
+    say(f"seed {config.seed}")
     for index, sample in enumerate(samples):
         if config.num_samples > 1:
             print(f"--- sample {index + 1} ---")
@@ -176,9 +177,7 @@ def info(arguments: Namespace) -> int:
             value = value if len(value) <= 200 else f"{value[:60]} ..."
         if isinstance(value, list):
             value = ", ".join(value)
-        # A file from a stranger may hold control sequences of a terminal.
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
-        print(f"{name:20} {shown}")
+        print(f"{name:20} {printable(str(value))}")
     return 0
 
 
@@ -194,7 +193,7 @@ def corpus(arguments: Namespace) -> int:
     text = fetch()
     checkpoints.make_folder(path.parent)
     checkpoints.write_atomically(path, text.encode())
-    print(f"{path}: {len(text):,} characters, {len(set(text))} symbols", file=sys.stderr)
+    say(f"{path}: {len(text):,} characters, {len(set(text))} symbols")
     return 0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from charlm.api import LanguageModel
+from charlm.cli.terminal import printable, say
 from charlm.config import SampleConfig
 from charlm.engine import Engine
 from charlm.runs import Run
@@ -21,14 +22,9 @@ from charlm.training import Progress, in_units
 SAMPLE = SampleConfig(length=150, temperature=0.8, seed=1)
 
 
-def say(line: str = "") -> None:
-    """Write a line to stderr."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def fact(label: str, text: str) -> None:
     """Write a labelled line to stderr, folded to 79 columns."""
-    say(textwrap.fill(text, 79, initial_indent=f"{label:9}", subsequent_indent=" " * 9))
+    say(textwrap.fill(printable(text), 79, initial_indent=f"{label:9}", subsequent_indent=" " * 9))
 
 
 def head(run: Run) -> None:
