@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm import checkpoint as checkpoints
 from charlm import generation
-from charlm.checkpoint import Checkpoint
+from charlm.checkpoint import Checkpoint, Tensors
 from charlm.config import ModelConfig, SampleConfig
 from charlm.corpus import PathLike
 from charlm.engine import Engine
@@ -27,16 +27,15 @@ class LanguageModel:
         tokenizer: the characters that it knows.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: CharTokenizer, engine: Engine):
+    def __init__(self, config: ModelConfig, tokenizer: CharTokenizer, weights: Tensors):
         self.config = config
         self.tokenizer = tokenizer
-        self.engine = engine
+        self.engine = Engine(config, weights)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "LanguageModel":
         """Return the model of a checkpoint."""
-        engine = Engine(checkpoint.model_config, checkpoint.weights)
-        return cls(checkpoint.model_config, checkpoint.tokenizer, engine)
+        return cls(checkpoint.model_config, checkpoint.tokenizer, checkpoint.weights)
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """Return the text that follows ``prompt``; see :meth:`stream`."""

@@ -61,9 +61,8 @@ class Run:
                 if progress.validation_loss is not None:
                     # The line first: if the power fails here, a resume cuts it and writes it anew.
                     self._log(progress)
-                    if progress.is_best:
-                        self.save("best")
-                if progress.validation_loss is not None or progress.step % interval == 0:
+                    self.save(*(["best"] if progress.is_best else []), "latest")
+                elif progress.step % interval == 0:
                     self.save("latest")
                 yield progress
         except DivergenceError as error:
@@ -72,9 +71,11 @@ class Run:
                 f"{shlex.quote(str(self.folder))} --learning-rate RATE goes on from it"
             ) from None
 
-    def save(self, name: str = "latest") -> None:
-        """Write the checkpoint ``best`` or ``latest``."""
-        checkpoints.save(self.trainer.checkpoint(), self.folder / f"{name}.safetensors")
+    def save(self, *names: str) -> None:
+        """Write what the trainer is now as ``best``, as ``latest``, or as both, in this order."""
+        now = self.trainer.checkpoint()
+        for name in names:
+            checkpoints.save(now, self.folder / f"{name}.safetensors")
 
     def _log(self, progress: Progress) -> None:
         line = asdict(progress)

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from charlm.api import LanguageModel
 from charlm.cli.terminal import printable, say
 from charlm.config import SampleConfig
-from charlm.engine import Engine
 from charlm.runs import Run
 from charlm.training import Progress, in_units
 
@@ -90,8 +89,7 @@ class Bar:
             f"{thousands(progress.chars_per_second)} char/s{'  best' if progress.is_best else ''}"
         )
         model, tokenizer = self.run.trainer.model, self.run.trainer.corpus.tokenizer
-        engine = Engine(model.config, model.weights())
-        lm = LanguageModel(model.config, tokenizer, engine)
+        lm = LanguageModel(model.config, tokenizer, model.weights())
         self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE.to_dict()))}", file=sys.stderr)
 
 
@@ -127,14 +125,18 @@ def folded(line: str, columns: int) -> Iterator[str]:
     for character in line:
         if unicodedata.category(character) in ("Cc", "Cs"):
             character = "\ufffd"  # a terminal would obey it
-        size = 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if width + size > columns:
+        if width + columns_of(character) > columns:
             head, space, tail = piece.rpartition(" ")
             yield head if space else piece
             piece = tail if space else ""
-            width = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in piece)
-        piece, width = piece + character, width + size
+            width = columns_of(piece)
+        piece, width = piece + character, width + columns_of(character)
     yield piece
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def end(run: Run, lm: LanguageModel) -> None:
