@@ -2,8 +2,9 @@
 
 A stack is L layers of one cell, each its own module, with dropout between them and, from the second
 layer on, a residual path around each (Kim et al. 2017, arXiv:1701.03360). There are two *hows* of a
-layer, over the same parameters: ``kernel`` calls torch's fused loop, ``reference`` loops over the
-equations of ``cells``. A cell without a kernel always takes the reference.
+layer, over the same parameters: ``fused`` calls the fastest loop that there is, one of torch's or,
+on a CPU, one of ``windows``; ``reference`` loops over the equations of ``cells``. A cell without a
+fused loop always takes the reference.
 
 State is a tuple of tensors (L, B, H), passed in and handed back, never kept in a module.
 """
@@ -14,16 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charlm.cells import Cell
 from charlm.config import ModelConfig
+from charlm.windows import WINDOWS
 
 State = tuple[Tensor, ...]
-Kernel = Callable[..., tuple[Tensor, ...]]
+HOWS = ("fused", "reference")
 
-HOWS = ("kernel", "reference")
-
-# torch's own loops, by cell and nonlinearity: (x, state, weights) -> (y, next state).
-KERNELS: dict[tuple[str, str], Kernel] = {
+# torch's own loops, by backbone and nonlinearity: (x, state, weights, ...) -> (y, next state).
+KERNELS: dict[tuple[str, str], Callable[..., tuple[Tensor, ...]]] = {
     ("rnn", "tanh"): torch.rnn_tanh,
     ("rnn", "relu"): torch.rnn_relu,
     ("lstm", "tanh"): torch.lstm,
@@ -46,11 +45,13 @@ def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tenso
 class Layer(nn.Module):
     """One recurrent layer: (x (B, T, I), state of (B, H)) -> (y (B, T, H), state of (B, H))."""
 
-    def __init__(self, cell: Cell, kernel: Kernel | None, input_size: int, hidden_size: int):
+    def __init__(self, config: ModelConfig, input_size: int, how: str):
         super().__init__()
-        self.cell = cell
-        self.kernel = kernel
-        for name, shape in cell.shapes(input_size, hidden_size).items():
+        self.cell = config.cell
+        loop = (config.backbone, config.nonlinearity)
+        self.kernel = KERNELS.get(loop) if how == "fused" else None
+        self.window = WINDOWS.get(loop) if how == "fused" else None
+        for name, shape in self.cell.shapes(input_size, config.hidden_size).items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -72,8 +73,10 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run over a window; see the class."""
         weights: dict[str, Tensor] = dict(self.named_parameters())
+        if self.window is not None and x.device.type == "cpu":
+            return self.window(x, state, weights)
         if self.kernel is not None:
-            return self._fused(x, state, weights)
+            return self._kernel(x, state, weights)
         projected = self.cell.project(x, weights)  # (B, T, G*H)
         outputs = []
         for t in range(x.shape[1]):
@@ -81,7 +84,7 @@ class Layer(nn.Module):
             outputs.append(state[0])
         return torch.stack(outputs, dim=1), state
 
-    def _fused(self, x: Tensor, state: State, weights: dict[str, Tensor]) -> tuple[Tensor, State]:
+    def _kernel(self, x: Tensor, state: State, weights: dict[str, Tensor]) -> tuple[Tensor, State]:
         assert self.kernel is not None
         before: Any = tuple(s.unsqueeze(0) for s in state)  # one layer: (1, B, H) each
         if len(before) == 1:
@@ -95,12 +98,11 @@ class Layer(nn.Module):
 class Backbone(nn.Module):
     """A stack of layers: (x (B, T, E), state) -> (y (B, T, H), state)."""
 
-    def __init__(self, config: ModelConfig, kernel: Kernel | None):
+    def __init__(self, config: ModelConfig, how: str):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(
-            Layer(config.cell, kernel, config.input_size(layer), config.hidden_size)
-            for layer in range(config.num_layers)
+            Layer(config, config.input_size(layer), how) for layer in range(config.num_layers)
         )
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -129,8 +131,7 @@ class Backbone(nn.Module):
         return x, tuple(torch.stack(s) for s in zip(*layer_states, strict=True))
 
 
-def build(config: ModelConfig, *, how: str = "kernel") -> Backbone:
+def build(config: ModelConfig, *, how: str = "fused") -> Backbone:
     """Return the stack of ``config``, its weights not drawn yet; ``how`` is one of ``HOWS``."""
     assert how in HOWS, how
-    kernel = KERNELS.get((config.backbone, config.nonlinearity)) if how == "kernel" else None
-    return Backbone(config, kernel)
+    return Backbone(config, how)

@@ -18,11 +18,11 @@ class CharLM(nn.Module):
     Args:
         config: what the model computes.
         vocab_size: the number of symbols (V).
-        how: ``"kernel"`` or ``"reference"``, see ``backbones``.
+        how: ``"fused"`` or ``"reference"``, see ``backbones``.
         seed: of the initial weights; torch's global generator is neither read nor changed.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, *, how: str = "kernel", seed: int = 0):
+    def __init__(self, config: ModelConfig, vocab_size: int, *, how: str = "fused", seed: int = 0):
         super().__init__()
         self.config = config
         self.embedding = skip_init(nn.Embedding, vocab_size, config.embedding_size)

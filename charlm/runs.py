@@ -28,7 +28,7 @@ from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceE
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
 from charlm.tokenizer import CharTokenizer
-from charlm.training import Progress, Trainer, bfloat16_gain
+from charlm.training import Progress, Trainer, bfloat16_gain, keep_memory
 
 METRICS = "metrics.jsonl"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -139,6 +139,7 @@ def start(
     corpus = Corpus.from_text(text, tokenizer, validation_fraction=fraction, files=names)
     # Refuses sizes that the text does not fill, before they are tried on a model.
     LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    keep_memory()  # now that the text is read: what that took goes back to the system
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
@@ -197,6 +198,7 @@ def resume(
             f"{config.steps} are asked for; give a larger total with --steps"
         )
     corpus = _same_corpus(found, text)
+    keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.to(_device(device))
     wanted = found.precision if precision == "auto" else precision

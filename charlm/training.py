@@ -5,6 +5,8 @@ the number of the step, and so are the window it reads and the rate it uses: a r
 at any step from the weights, the optimizer and the carried state alone.
 """
 
+import contextlib
+import ctypes
 import math
 import time
 from collections.abc import Iterator
@@ -280,6 +282,22 @@ class Trainer:
 def _mixed(seed: int, step: int) -> int:
     """Return one seed for a step of a run, unlike those of other steps and other runs."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def keep_memory() -> None:
+    """Tell the C library to keep the memory that torch frees, for the life of this process.
+
+    By default glibc gives large blocks back to the system at once. A window of training allocates
+    the same blocks again and again, and to fetch them from the system anew, page by page, takes as
+    long as to compute with them: at 2 x 512 units, training is 1.5 times as fast without. Where
+    there is no such C library, nothing happens.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # parameters of mallopt, from malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**26)
 
 
 def bfloat16_gain(

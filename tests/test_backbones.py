@@ -32,7 +32,7 @@ def assert_close(ours, theirs, tolerance=1e-10):
 
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_kernel_and_reference_agree_forward_and_backward(name, nonlinearity, residual):
+def test_fused_and_reference_agree_forward_and_backward(name, nonlinearity, residual):
     results = []
     for backbone in pair(name, nonlinearity, residual=residual):
         x, state = some_input(backbone)
@@ -45,10 +45,10 @@ def test_kernel_and_reference_agree_forward_and_backward(name, nonlinearity, res
     assert_close(*results)
 
 
-@pytest.mark.parametrize("how", ["kernel", "reference"])
+@pytest.mark.parametrize("how", ["fused", "reference"])
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_whole_window_is_step_by_step_is_carried_chunks(name, nonlinearity, how):
-    backbone = pair(name, nonlinearity)[how == "kernel"]
+    backbone = pair(name, nonlinearity)[how == "fused"]
     x, state = some_input(backbone)
     whole = backbone(x, state)
     for sizes in ([1] * T, [2, 4, 1], [3, T - 3]):

@@ -11,7 +11,7 @@ from charlm import model as models
 from charlm.model import CharLM
 
 
-def model_of(name="lstm", nonlinearity="tanh", seed=1, how="kernel", **changes):
+def model_of(name="lstm", nonlinearity="tanh", seed=1, how="fused", **changes):
     return CharLM(tiny_config(name, nonlinearity, **changes), V, seed=seed, how=how)
 
 

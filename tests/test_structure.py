@@ -24,6 +24,7 @@ LAW = {
     "checkpoint": {"numpy", "safetensors"},
     "generation": {"numpy"},
     "engine": {"numpy"},
+    "windows": {"torch"},
     "backbones": {"torch"},
     "model": {"torch", "numpy"},
     "evaluation": {"torch", "numpy"},
