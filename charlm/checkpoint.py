@@ -32,7 +32,7 @@ from charlm.config import PRECISIONS, ModelConfig, Settings, TrainConfig, settin
 from charlm.errors import CharlmError, CheckpointError
 from charlm.tokenizer import CharTokenizer
 
-FORMAT = 1  # raise it with every change that older readers would misread
+FORMAT = 2  # raise it with every change that older readers would misread
 DOCUMENT = "charlm"  # the key of the JSON document in the header
 CHECKSUM = "charlm.sha256"  # the key of its checksum
 
@@ -60,6 +60,7 @@ class _Header(Settings):
     fingerprint: str = setting("", "sha256 of the text")
     characters: int = setting(0, "length of the text", minimum=0)
     precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
+    threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class Checkpoint:
         fingerprint: sha256 of the whole text.
         characters: the length of the whole text.
         precision: the arithmetic that the run trains with.
+        threads: how many of torch it trains with, 0 for torch's choice.
         weights, optimizer, state: the tensors, without the first part of their names.
     """
 
@@ -82,6 +84,7 @@ class Checkpoint:
     fingerprint: str = ""
     characters: int = 0
     precision: str = PRECISIONS[0]
+    threads: int = 0
     counters: Counters = field(default_factory=Counters)
     optimizer: Tensors = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
@@ -141,6 +144,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "fingerprint": checkpoint.fingerprint,
             "characters": checkpoint.characters,
             "precision": checkpoint.precision,
+            "threads": checkpoint.threads,
             "counters": checkpoint.counters.to_dict(),
             "sha256": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
@@ -279,6 +283,8 @@ def _tensor(file: Any, name: str, document: dict[str, Any], path: Path) -> NDArr
 
 def _assemble(document: dict[str, Any], tensors: Tensors, *, model_only: bool) -> Checkpoint:
     """Return the checkpoint, its types and shapes checked against each other."""
+    if document["format"] == 1:
+        document = _from_format_1(document)
     model_config = ModelConfig.from_dict(document["model"])
     train_config = TrainConfig.from_dict(document["train"])
     counters = Counters.from_dict(document["counters"])
@@ -308,10 +314,20 @@ def _assemble(document: dict[str, Any], tensors: Tensors, *, model_only: bool) -
         fingerprint=header.fingerprint,
         characters=header.characters,
         precision=header.precision,
+        threads=header.threads,
         counters=counters,
         optimizer=groups["optimizer"],
         state=groups["state"],
     )
+
+
+def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of format 1, which knew no plateau of the rate, as one of format 2."""
+    train = dict(document["train"])
+    steps, share = train["steps"], train.pop("warmup_fraction")
+    train["warmup_steps"] = round(share * steps)
+    train["decay_steps"] = steps - train["warmup_steps"]
+    return document | {"train": train, "threads": 0}
 
 
 def _training_shapes(

@@ -173,13 +173,19 @@ class ModelConfig(Settings):
 class TrainConfig(Settings):
     """How the model is fitted to a text."""
 
-    steps: int = setting(600, "updates of the weights", minimum=1)
-    batch_size: int = setting(64, "parallel lanes of text (B)", minimum=1)
+    minutes: float = setting(5.0, "time to train, unless the steps are given", above=0)
+    steps: int | None = setting(
+        None, "updates of the weights (as many as the minutes hold)", minimum=1
+    )
+    batch_size: int = setting(32, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
     optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))
     learning_rate: float = setting(0.004, "peak learning rate", above=0)
-    warmup_fraction: float = setting(
-        0.05, "share of the steps in which the rate rises; then a cosine", minimum=0, below=1
+    warmup_steps: int | None = setting(
+        None, "first steps, in which the rate rises (a twentieth)", minimum=0
+    )
+    decay_steps: int | None = setting(
+        None, "last steps, in which the rate falls to near 0 (the last half)", minimum=0
     )
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
@@ -197,9 +203,21 @@ class TrainConfig(Settings):
     seed: int = setting(1, "seed of weights and dropout", minimum=0, maximum=2**63 - 1)
 
     @property
+    def warmup(self) -> int:
+        """Steps in which the rate rises: ``warmup_steps``, or a twentieth of all."""
+        return round(0.05 * (self.steps or 0)) if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def decay(self) -> int | None:
+        """Steps in which the rate falls, at the end; None while that is not known yet."""
+        if self.steps is None:
+            return None
+        return round(0.5 * self.steps) if self.decay_steps is None else self.decay_steps
+
+    @property
     def evaluation_interval(self) -> int:
         """Steps between evaluations: ``eval_every``, or about ten a run, at least one per 500."""
-        return self.eval_every or min(500, math.ceil(self.steps / 10))
+        return self.eval_every or min(500, math.ceil((self.steps or 5000) / 10))
 
     @property
     def save_interval(self) -> int:
@@ -222,63 +240,4 @@ class SampleConfig(Settings):
     num_samples: int = setting(1, "independent samples", minimum=1)
     seed: int | None = setting(
         None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**63 - 1
-    )
-
-
-# What a text of up to so many characters is trained with; a longer one takes the defaults above.
-# Chosen on the validation parts of corpora/english.txt and corpora/chinese.txt.
-SIZES: tuple[tuple[int, dict[str, int | float]], ...] = (
-    (50_000, {"hidden_size": 256, "dropout": 0.5, "steps": 500, "batch_size": 8, "seq_length": 64}),
-    (400_000, {"dropout": 0.5, "steps": 800, "batch_size": 16}),
-)
-MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
-
-
-def configs_for(
-    num_characters: int, given: dict[str, Any]
-) -> tuple[ModelConfig, TrainConfig, list[str]]:
-    """Return the configs to train with on a text, and a line that tells what was chosen, if any.
-
-    What the user gave stays. The rest follows ``SIZES``; lanes and windows that would not fit into
-    a very short text are halved until they do.
-
-    Args:
-        num_characters: the length of the whole text.
-        given: settings of ``ModelConfig`` and ``TrainConfig`` by name.
-
-    Raises:
-        ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
-    """
-    known = [*ModelConfig.names(), *TrainConfig.names()]
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
-
-    def picked(config: type[Settings], settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: settings[name] for name in config.names() if name in settings}
-
-    asked = TrainConfig(**picked(TrainConfig, given))
-    fitting = next((row for limit, row in SIZES if num_characters <= limit), {})
-    chosen = {name: value for name, value in fitting.items() if name not in given}
-    if (
-        "validation_fraction" not in given
-        and num_characters * asked.validation_fraction > MOST_HELD_OUT
-    ):
-        chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
-    sizes = picked(TrainConfig, asked.to_dict() | chosen)
-    room = int(num_characters * (1 - asked.validation_fraction)) - 1  # characters to read
-    for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
-        while (
-            name not in given
-            and sizes[name] > least
-            and room < sizes["batch_size"] * sizes["seq_length"]
-        ):
-            sizes[name] //= 2
-            chosen[name] = sizes[name]
-    settings = chosen | given
-    notice = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    return (
-        ModelConfig(**picked(ModelConfig, settings)),
-        TrainConfig(**picked(TrainConfig, settings)),
-        [f"for a text of {num_characters:,} characters: {notice}"] if chosen else [],
     )

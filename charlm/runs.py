@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,14 +22,16 @@ import numpy as np
 import torch
 
 from charlm import checkpoint as checkpoints
-from charlm.checkpoint import Checkpoint
-from charlm.config import PRECISIONS, ModelConfig, TrainConfig, configs_for
+from charlm import machine
+from charlm.checkpoint import Checkpoint, Counters
+from charlm.config import ModelConfig, TrainConfig
 from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
+from charlm.recipes import configs_for
 from charlm.tokenizer import CharTokenizer
-from charlm.training import Progress, Trainer, bfloat16_gain, keep_memory
+from charlm.training import Progress, Trainer
 
 METRICS = "metrics.jsonl"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -79,7 +82,8 @@ class Run:
 
     def _log(self, progress: Progress) -> None:
         line = asdict(progress)
-        del line["is_best"], line["steps"]
+        for name in ("is_best", "steps", "seconds_left", "note"):
+            del line[name]
         try:
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -110,7 +114,7 @@ def start(
         device: one of ``DEVICES``.
         precision: ``auto`` or one of ``config.PRECISIONS``.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
-            the length of the text, see ``config.configs_for``.
+            the length of the text and the time, see ``recipes.configs_for``.
 
     Raises:
         CharlmError: for anything that is wrong with the text, the settings or the folder; nothing
@@ -121,6 +125,7 @@ def start(
         raise CorpusError("no text file was given")
     if out is not None:
         _check_new(Path(out))
+    began = time.monotonic()
     where = _device(device)
     base = None
     if init_from is not None:
@@ -134,19 +139,26 @@ def start(
     tokenizer = CharTokenizer.from_text(text, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
+    machine.keep_memory()  # now that the text is read: what that took goes back to the system
+    if config.steps is None:
+        speed = machine.reference_speed(tokenizer.vocab_size, where, precision)
+        readable = 60 * config.minutes * speed
+        model_config, config, notices = configs_for(len(text), settings, readable=readable)
     fraction = config.validation_fraction
     names = tuple(map(str, paths))
     corpus = Corpus.from_text(text, tokenizer, validation_fraction=fraction, files=names)
     # Refuses sizes that the text does not fill, before they are tried on a model.
     LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
-    keep_memory()  # now that the text is read: what that took goes back to the system
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
-    chosen = _precision(precision, model.to(where), config)
+    how, seconds = machine.fastest(machine.hows(precision, model.to(where)), model, config)
     if precision == "auto" and where.type == "cpu":
-        notices.append(f"arithmetic by a short probe; --precision {chosen} repeats it")
-    trainer = Trainer(model, corpus, config, precision=chosen)
+        notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
+    if config.steps is None:
+        config = machine.paced(config, seconds, machine.evaluation_seconds(model, corpus))
+    trainer = Trainer(model, corpus, config, precision=how[0], threads=how[1])
+    trainer.counters = Counters(seconds=time.monotonic() - began)
     folder = _new_folder(paths[0]) if out is None else Path(out)
     checkpoints.make_folder(folder)
     run = Run(folder, trainer, notices)
@@ -159,6 +171,7 @@ def resume(
     *,
     text: Iterable[PathLike] | None = None,
     steps: int | None = None,
+    minutes: float | None = None,
     learning_rate: float | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -170,6 +183,7 @@ def resume(
         text: where the text is now, if not where it was; it must be the same text.
         steps: a new total of steps. The schedule is laid out anew over this total: the learning
             rate is from now on that of a run which had this length from the beginning.
+        minutes: a new total of minutes, in place of steps.
         learning_rate: a new peak of the learning rate.
         device: one of ``runs.DEVICES``.
         precision: ``auto`` is what the run trained with so far.
@@ -189,24 +203,45 @@ def resume(
             f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
         )
     found = checkpoints.load(path)
-    changes: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    config = replace(found.train_config, **changes)
-    if found.counters.step >= config.steps:
+    config = _extended(found.train_config, steps, minutes)
+    if learning_rate is not None:
+        config = replace(config, learning_rate=learning_rate)
+    if config.steps is not None and found.counters.step >= config.steps:
         raise ConfigError(
             f"run {path.parent} is finished: it has done {found.counters.step} steps, and "
-            f"{config.steps} are asked for; give a larger total with --steps"
+            f"{config.steps} are asked for; give a larger total with --steps or --minutes"
+        )
+    if config.steps is None and found.counters.seconds >= 60 * config.minutes:
+        raise ConfigError(
+            f"run {path.parent} has trained for {found.counters.seconds / 60:.1f} minutes, and "
+            f"{config.minutes:g} are asked for; give a larger total with --minutes"
         )
     corpus = _same_corpus(found, text)
-    keep_memory()
+    machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.to(_device(device))
-    wanted = found.precision if precision == "auto" else precision
-    trainer = Trainer(model, corpus, config, precision=_precision(wanted, model, config))
+    hows = machine.hows(precision, model)
+    if precision == "auto":
+        hows = [(found.precision, found.threads)]
+    (arithmetic, threads), _ = machine.fastest(hows, model, config)
+    trainer = Trainer(model, corpus, config, precision=arithmetic, threads=threads)
     trainer.restore(found)
     _cut_metrics(path.parent / METRICS, found.counters.step)
     notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]
     return Run(path.parent, trainer, notices)
+
+
+def _extended(config: TrainConfig, steps: int | None, minutes: float | None) -> TrainConfig:
+    """Return ``config`` with a new total, if one is given; the rate falls in as large a share."""
+    if steps is not None and minutes is not None:
+        raise ConfigError("steps and minutes cannot both be given: one follows from the other")
+    if minutes is not None:
+        return replace(config, minutes=minutes, steps=None, decay_steps=None)
+    if steps is None:
+        return config
+    if config.steps is None or config.decay is None:
+        return replace(config, steps=steps)
+    return replace(config, steps=steps, decay_steps=round(config.decay * steps / config.steps))
 
 
 def score(
@@ -322,34 +357,3 @@ def _device(name: str) -> torch.device:
     if not there[name]:
         raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
     return torch.device(name)
-
-
-def _precision(name: str, model: CharLM, config: TrainConfig) -> str:
-    """Return the precision called ``name``; ``auto`` is what works and is faster here."""
-    if name not in ("auto", *PRECISIONS):
-        names = ", ".join(("auto", *PRECISIONS))
-        raise ConfigError(f"precision must be one of {names} (got {name!r})")
-    device = next(model.parameters()).device
-    if name == "float32" or (name == "auto" and device.type == "mps"):
-        return "float32"
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported():
-            return "bfloat16"
-        if name == "auto":
-            return "float32"
-        raise ConfigError("this GPU cannot train in bfloat16: choose --precision float32")
-
-    def gain(rounds: int) -> float:
-        return bfloat16_gain(
-            model.config,
-            model.head.out_features,
-            batch_size=config.batch_size,
-            seq_length=min(config.seq_length, 128),
-            rounds=rounds,
-        )
-
-    if name == "auto":  # a gain too small to be sure of would make the choice a matter of luck
-        return "bfloat16" if gain(rounds=2) > 1.15 else "float32"
-    if device.type == "cpu" and not gain(rounds=1):
-        raise ConfigError("this CPU cannot train in bfloat16: choose --precision float32")
-    return "bfloat16"

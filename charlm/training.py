@@ -5,8 +5,6 @@ the number of the step, and so are the window it reads and the rate it uses: a r
 at any step from the weights, the optimizer and the carried state alone.
 """
 
-import contextlib
-import ctypes
 import math
 import time
 from collections.abc import Iterator
@@ -20,13 +18,16 @@ from torch.nn import functional as F
 
 from charlm.backbones import State
 from charlm.checkpoint import Checkpoint, Counters
-from charlm.config import PRECISIONS, ModelConfig, TrainConfig
+from charlm.config import PRECISIONS, TrainConfig
 from charlm.corpus import Corpus, LaneStream
 from charlm.errors import ConfigError, DivergenceError
 from charlm.evaluation import evaluate
+from charlm.machine import threads_of_torch
 from charlm.model import CharLM
 
-FINAL_RATE = 0.01  # what the cosine ends at, as a share of the peak
+FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
+DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
+PATIENCE = 4  # evaluations without a gain after which such a run is brought to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Progress:
     """What is known after a step; losses are in nats per character.
 
     Attributes:
-        step: updates done, of ``steps``.
+        step: updates done, of ``steps``, or of None as long as they follow from the time.
         epoch: how often the training text has been read.
         train_loss: mean over the steps since the last evaluation (dropout on).
         validation_loss: None but after an evaluation.
@@ -42,11 +43,12 @@ class Progress:
         grad_norm: the norm of the gradient before clipping.
         learning_rate: of the step.
         chars_per_second: training characters read, over all time spent so far in this sitting.
-        seconds: time spent, over all sittings.
+        seconds: time spent, over all sittings; ``seconds_left`` is an estimate.
+        note: a line on a turn that the run takes with this step, if it does.
     """
 
     step: int
-    steps: int
+    steps: int | None
     epoch: float
     train_loss: float
     validation_loss: float | None
@@ -56,13 +58,15 @@ class Progress:
     learning_rate: float
     chars_per_second: float
     seconds: float
+    seconds_left: float
+    note: str | None
 
     def __str__(self) -> str:
         validation = (
             "" if self.validation_loss is None else f", validation {in_units(self.validation_loss)}"
         )
         return (
-            f"step {self.step}/{self.steps}, epoch {self.epoch:.2f}: "
+            f"step {self.step}{f'/{self.steps}' if self.steps else ''}, epoch {self.epoch:.2f}: "
             f"train {in_units(self.train_loss)}{validation}"
         )
 
@@ -73,16 +77,17 @@ def in_units(nats: float) -> str:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the rate of ``step``, counted from 0: a linear rise, then a cosine to near 0.
+    """Return the rate of ``step``, counted from 0: a rise, a plateau, a straight fall to near 0.
 
-    Source: Loshchilov and Hutter (2017), arXiv:1608.03983, without restarts.
+    Source: Hu et al. (2024), MiniCPM, arXiv:2404.06395, section 4; with a plateau, the end of the
+    run need not be known before the rate begins to fall.
     """
-    warmup = round(config.warmup_fraction * config.steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, config.steps - warmup)
-    cosine = (1 + math.cos(math.pi * min(1.0, done))) / 2
-    return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    if config.steps is None or config.decay is None:
+        return config.learning_rate
+    left = min(1.0, (config.steps - step) / max(1, config.decay))  # 1 on the plateau
+    return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * left)
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -108,13 +113,20 @@ class Trainer:
         corpus: the text.
         config: how to train.
         precision: one of ``config.PRECISIONS``.
+        threads: that torch computes with, 0 for as many as it would.
 
     Raises:
         CorpusError: if the text does not fill one window of every lane.
     """
 
     def __init__(
-        self, model: CharLM, corpus: Corpus, config: TrainConfig, *, precision: str = "float32"
+        self,
+        model: CharLM,
+        corpus: Corpus,
+        config: TrainConfig,
+        *,
+        precision: str = "float32",
+        threads: int = 0,
     ):
         if precision not in PRECISIONS:
             names = ", ".join(PRECISIONS)
@@ -123,6 +135,7 @@ class Trainer:
         self.corpus = corpus
         self.config = config
         self.precision = precision
+        self.threads = threads
         self.device = next(model.parameters()).device
         self.stream = LaneStream(
             corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
@@ -180,18 +193,26 @@ class Trainer:
             self.counters = replace(self.counters, best_loss=loss, best_step=self.counters.step)
         return loss
 
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.config.steps is not None and self.counters.step >= self.config.steps
+
     def run(self) -> Iterator[Progress]:
-        """Train up to ``config.steps``, yielding after every step, and evaluate on the way."""
+        """Train to the end, yielding after every step, and evaluate on the way."""
         began = time.monotonic()
         before = self.counters
-        while self.counters.step < self.config.steps:
-            _, grad_norm = self.step()
-            step = self.counters.step
-            train_loss = self.counters.loss_sum / self.counters.loss_count
-            due = step % self.config.evaluation_interval == 0 or step == self.config.steps
-            validation_loss = self.evaluate() if due else None
+        while not self.finished:
+            with threads_of_torch(self.threads):
+                _, grad_norm = self.step()
+                step = self.counters.step
+                train_loss = self.counters.loss_sum / self.counters.loss_count
+                due = step % self.config.evaluation_interval == 0 or self.finished
+                validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
             self.counters = replace(self.counters, seconds=before.seconds + spent)
+            pace = max(spent, 1e-9) / (step - before.step)
+            note = self._bring_to_an_end(pace) if self.config.steps is None else None
             yield Progress(
                 step=step,
                 steps=self.config.steps,
@@ -202,9 +223,41 @@ class Trainer:
                 is_best=due and self.counters.best_step == step,
                 grad_norm=grad_norm,
                 learning_rate=learning_rate(step - 1, self.config),
-                chars_per_second=(step - before.step) * self._chars_per_step / max(spent, 1e-9),
+                chars_per_second=self._chars_per_step / pace,
                 seconds=self.counters.seconds,
+                seconds_left=self._seconds_left(pace),
+                note=note,
             )
+
+    def _seconds_left(self, pace: float) -> float:
+        if self.config.steps is None:
+            return max(0.0, 60 * self.config.minutes - self.counters.seconds)
+        return (self.config.steps - self.counters.step) * pace
+
+    def _bring_to_an_end(self, pace: float) -> str | None:
+        """Fix the steps of a run in minutes once it is time for the rate to fall.
+
+        That is when ``DECAY`` of the time is left, or when the validation loss has stopped falling.
+
+        Args:
+            pace: seconds per step in this sitting, evaluations included.
+
+        Returns:
+            A line for people, if the end is fixed with this step.
+        """
+        step = self.counters.step
+        left = self._seconds_left(pace)
+        steps = max(1, round(left / pace))
+        stale = (step - self.counters.best_step) / self.config.evaluation_interval
+        if self.counters.best_loss is not None and stale >= PATIENCE:
+            steps = min(steps, math.ceil(step * DECAY))
+            why = f"validation has not improved since step {self.counters.best_step}"
+        elif left <= DECAY * 60 * self.config.minutes:
+            why = f"{left / 60:.1f} minutes are left"
+        else:
+            return None
+        self.config = replace(self.config, steps=step + steps, decay_steps=steps)
+        return f"{why}: the learning rate falls from here to the end at step {step + steps}"
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to go on from here.
@@ -228,6 +281,7 @@ class Trainer:
             fingerprint=self.corpus.fingerprint,
             characters=self.corpus.characters,
             precision=self.precision,
+            threads=self.threads,
             counters=self.counters,
             optimizer={
                 f"{name}.{key}": value.detach().float().cpu().numpy().copy()
@@ -282,44 +336,3 @@ class Trainer:
 def _mixed(seed: int, step: int) -> int:
     """Return one seed for a step of a run, unlike those of other steps and other runs."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def keep_memory() -> None:
-    """Tell the C library to keep the memory that torch frees, for the life of this process.
-
-    By default glibc gives large blocks back to the system at once. A window of training allocates
-    the same blocks again and again, and to fetch them from the system anew, page by page, takes as
-    long as to compute with them: at 2 x 512 units, training is 1.5 times as fast without. Where
-    there is no such C library, nothing happens.
-    """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # parameters of mallopt, from malloc.h
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**26)
-
-
-def bfloat16_gain(
-    config: ModelConfig, vocab_size: int, *, batch_size: int, seq_length: int, rounds: int
-) -> float:
-    """Return how many times faster this CPU trains in bfloat16 than in float32, 0 if it cannot.
-
-    Times forward and backward passes over a window, alternating, and takes the best round of each.
-    Some CPUs raise an error on bfloat16, and others compute it slower than float32. How much it
-    gains depends on the length of the window too: a short one is mostly overhead.
-    """
-    best = dict.fromkeys(PRECISIONS, math.inf)
-    model = CharLM(config, vocab_size).eval()
-    ids = torch.zeros(batch_size, seq_length, dtype=torch.int64)
-    for _ in range(rounds):
-        for precision in PRECISIONS:
-            began = time.perf_counter()
-            try:
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                    logits, _ = model(ids, model.initial_state(batch_size))
-                logits.float().logsumexp(-1).sum().backward()
-            except RuntimeError:
-                return 0.0
-            best[precision] = min(best[precision], time.perf_counter() - began)
-    return best["float32"] / best["bfloat16"]

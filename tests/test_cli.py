@@ -234,9 +234,12 @@ def test_the_bar_fits_a_terminal_of_80_columns():
     worst = Progress(
         step=100_000, steps=100_000, epoch=123.4, train_loss=1.23456, validation_loss=1.3,
         best_loss=1.2, is_best=True, grad_norm=0.1234, learning_rate=1e-3,
-        chars_per_second=17_123.4, seconds=1e5,
+        chars_per_second=17_123.4, seconds=1e5, seconds_left=40_953.0, note=None,
     )  # fmt: skip
-    assert len(f"||{display.bar_text(worst, 1.23456)} 11:22:33") <= 80
+    assert len(f"||{display.bar_text(worst, 1.23456)}") <= 80
+    assert [display.clock(n) for n in (0.6, 65, 3599.7, 40_953)] == [
+        "0:01", "1:05", "1:00:00", "11:22:33",
+    ]  # fmt: skip
     assert [display.thousands(n) for n in (950, 17_149, 999_600)] == ["0.95k", "17.1k", "1M"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.config import ModelConfig, SampleConfig, TrainConfig, configs_for
+from charlm.config import ModelConfig, SampleConfig, TrainConfig
 from charlm.errors import ConfigError
 
 CONFIGS = [ModelConfig, TrainConfig, SampleConfig]
@@ -73,29 +73,6 @@ def test_numbers_of_numpy_are_numbers():
 def test_an_unknown_setting_names_the_nearest_one():
     with pytest.raises(ConfigError, match="unknown setting 'hiden_size'; did you mean 'hidden_siz"):
         ModelConfig.from_dict({"hiden_size": 3})
-
-
-@given(st.integers(1, 3_000_000))
-def test_chosen_sizes_fit_the_text(num_characters):
-    model, train, notices = configs_for(num_characters, {})
-    room = int(num_characters * 0.9) - 1
-    assert train.batch_size * train.seq_length <= max(1, room)
-    told = (model, train) != (ModelConfig(), TrainConfig())
-    assert len(notices) == (1 if told else 0)
-
-
-@given(st.integers(1, 3_000_000), st.integers(1, 300), st.integers(1, 300))
-def test_sizes_that_were_asked_for_are_never_changed(num_characters, batch_size, hidden_size):
-    given_settings = {"batch_size": batch_size, "hidden_size": hidden_size}
-    model, train, notices = configs_for(num_characters, given_settings)
-    assert (train.batch_size, model.hidden_size) == (batch_size, hidden_size)
-    assert "batch_size" not in "".join(notices)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, "0.1", None, -1, 0, 1])
-def test_bad_shares_are_refused_before_anything_is_computed_from_them(value):
-    with pytest.raises(ConfigError, match="validation_fraction must be"):
-        configs_for(1000, {"validation_fraction": value})
 
 
 def test_parameters_are_counted():

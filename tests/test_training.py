@@ -3,16 +3,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, T, V, tiny_config, words
+from conftest import BACKBONES, B, T, tiny_config, words
 
+from charlm import training
 from charlm.api import LanguageModel
 from charlm.config import TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError, CorpusError, DivergenceError
-from charlm.evaluation import evaluate
+from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
 from charlm.tokenizer import CharTokenizer
-from charlm.training import Trainer, bfloat16_gain, learning_rate, make_optimizer
+from charlm.training import Trainer, learning_rate, make_optimizer
 
 
 def corpus_of(text):
@@ -152,15 +153,23 @@ def test_clipping_bounds_the_norm_and_else_changes_nothing(bound, monkeypatch):
         assert torch.equal(seen[clipped], seen[free])
 
 
-def test_the_schedule_rises_falls_and_ends_near_0():
-    config = TrainConfig(steps=200, warmup_fraction=0.1, learning_rate=0.5)
+def test_the_rate_rises_stays_and_falls_to_near_0():
+    config = TrainConfig(steps=200, warmup_steps=20, decay_steps=80, learning_rate=0.5)
     rates = [learning_rate(step, config) for step in range(200)]
     assert rates[0] == 0.5 / 20
-    assert max(rates) == rates[19] == rates[20] == 0.5
     assert rates[:20] == sorted(rates[:20])
-    assert rates[20:] == sorted(rates[20:], reverse=True)
-    assert 0.005 <= rates[-1] < 0.0051
+    assert set(rates[19:121]) == {0.5}
+    assert rates[120:] == sorted(rates[120:], reverse=True)
+    assert 0.005 < rates[-1] < 0.012
+    # What is not given: a twentieth and a half.
+    assert [learning_rate(step, TrainConfig(steps=200)) for step in (9, 100)] == [0.004, 0.004]
+    assert learning_rate(101, TrainConfig(steps=200)) < 0.004
     assert learning_rate(0, TrainConfig(steps=1)) > 0
+
+
+def test_without_a_known_end_the_rate_stays():
+    config = TrainConfig(warmup_steps=5)
+    assert {learning_rate(step, config) for step in range(4, 10**6, 999)} == {0.004}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -206,6 +215,80 @@ def test_reported_losses_are_means_since_the_last_evaluation():
         assert (progress.validation_loss is None) == (progress.step not in (5, 10, 12))
 
 
+class Clock:
+    """A clock on which every step of a trainer takes a second."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(training.time, "monotonic", lambda: self.now)
+        step = Trainer.step
+
+        def ticking(trainer):
+            self.now += 1.0
+            return step(trainer)
+
+        monkeypatch.setattr(Trainer, "step", ticking)
+
+
+def in_minutes(minutes, **settings):
+    config = {"batch_size": B, "seq_length": T, "warmup_steps": 3, "eval_every": 7, **settings}
+    model = CharLM(tiny_config(), CORPUS.tokenizer.vocab_size, seed=1)
+    return Trainer(model, CORPUS, TrainConfig(minutes=minutes, **config))
+
+
+def test_a_run_in_minutes_ends_in_time_with_a_rate_near_0(monkeypatch):
+    Clock(monkeypatch)
+    trainer = in_minutes(1.0)
+    progress = list(trainer.run())
+    assert [p.seconds_left for p in progress] == [60.0 - p.step for p in progress]
+    assert progress[-1].step == progress[-1].steps == 60
+    assert progress[-1].learning_rate < 0.05 * progress[20].learning_rate
+    assert progress[-1].validation_loss is not None
+    (note,) = [p.note for p in progress if p.note]
+    assert note == "0.5 minutes are left: the learning rate falls from here to the end at step 60"
+    assert [p.steps for p in progress] == [None] * 29 + [60] * 31
+
+
+def test_a_run_in_minutes_is_repeated_by_its_steps(monkeypatch):
+    Clock(monkeypatch)
+    timed = in_minutes(0.5)
+    reported = run_for(timed, 30)
+    config = timed.config
+    assert (config.steps, config.decay_steps) == (30, 15)
+    again = in_minutes(99.0, steps=30, decay_steps=15)
+    assert run_for(again, 30) == reported
+    assert_same_weights(timed, again)
+
+
+@pytest.mark.parametrize("stop", [9, 20])
+def test_a_run_in_minutes_is_resumed_exactly(monkeypatch, stop):
+    Clock(monkeypatch)
+    straight, first = in_minutes(0.5), in_minutes(0.5)
+    reported = run_for(straight, 30)
+    before = run_for(first, stop)
+    saved = first.checkpoint()
+    model = CharLM(saved.model_config, CORPUS.tokenizer.vocab_size)
+    second = Trainer(model, CORPUS, saved.train_config)
+    second.restore(saved)
+    assert before + run_for(second, 30) == reported
+    assert_same_weights(straight, second)
+
+
+def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypatch):
+    Clock(monkeypatch)
+    losses = iter([3.0, 2.0, 2.1, 2.2, 2.1, 2.3, *[2.5] * 99])
+
+    def found(*_):
+        return Evaluation(next(losses), 100)
+
+    monkeypatch.setattr(training, "evaluate", found)
+    trainer = in_minutes(100.0)
+    progress = list(trainer.run())
+    (note,) = [p.note for p in progress if p.note]
+    assert note.startswith("validation has not improved since step 14: the learning rate falls")
+    assert progress[-1].step == 42 + 21  # PATIENCE evaluations later, and half as many steps again
+
+
 def test_a_real_explosion_stops_before_the_weights_are_spoilt():
     trainer = trainer_of("rnn", "relu", optimizer="sgd", learning_rate=1e6, grad_clip=0, steps=200)
     with pytest.raises(DivergenceError, match=r"at step \d+ with a learning rate of .*: lower"):
@@ -218,16 +301,6 @@ def test_sizes_and_precision_are_checked():
         trainer_of(batch_size=500)
     with pytest.raises(ConfigError, match="precision must be one of float32, bfloat16"):
         trainer_of(precision="float8")
-
-
-def test_the_probe_measures_a_gain(monkeypatch):
-    assert bfloat16_gain(tiny_config(), V, batch_size=B, seq_length=T, rounds=1) >= 0
-
-    def unable(*_, **__):
-        raise RuntimeError("could not create a primitive descriptor")
-
-    monkeypatch.setattr(CharLM, "forward", unable)
-    assert bfloat16_gain(tiny_config(), V, batch_size=B, seq_length=T, rounds=1) == 0
 
 
 def test_bfloat16_stays_near_float32():

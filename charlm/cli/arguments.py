@@ -76,7 +76,7 @@ def _train(add_parser: AddParser) -> None:
         "train",
         help="train a new model on text files",
         description="Train a new model on UTF-8 text files. Ctrl-C saves, and says how to go on.",
-        epilog="Sizes that are not given follow from the length of the text, and are printed.",
+        epilog="What is not given follows from the text and the time, and is printed.",
     )
     train.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
     train.add_argument(
@@ -106,6 +106,9 @@ def _resume(add_parser: AddParser) -> None:
         metavar="N",
         help="new total of steps, also of a finished run; the schedule is laid out anew over this "
         "total, so the learning rate jumps to that of a run which had it from the beginning",
+    )
+    resume.add_argument(
+        "--minutes", type=float, metavar="X", help="new total of minutes, in place of steps"
     )
     resume.add_argument(
         "--learning-rate", "--lr", type=float, metavar="X", help="new peak of the learning rate"

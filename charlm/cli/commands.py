@@ -46,6 +46,7 @@ def resume(arguments: Namespace) -> int:
         arguments.run,
         text=arguments.text,
         steps=arguments.steps,
+        minutes=arguments.minutes,
         learning_rate=arguments.learning_rate,
         device=arguments.device,
         precision=arguments.precision,
@@ -66,9 +67,8 @@ def _fill(run: "Run") -> int:
                 run.save("latest")  # before anything is shown: the terminal may be gone
                 break
             bar.show(progress)
-    counters = run.trainer.counters
-    if stop.signal is not None and counters.step < run.trainer.config.steps:
-        say(f"saved at step {counters.step}; {again}")
+    if stop.signal is not None and not run.trainer.finished:
+        say(f"saved at step {run.trainer.counters.step}; {again}")
         return 128 + stop.signal
     display.end(run, api.load(run.folder))
     return 0

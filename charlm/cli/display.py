@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from charlm.api import LanguageModel
 from charlm.cli.terminal import printable, say
-from charlm.config import SampleConfig
+from charlm.config import SampleConfig, TrainConfig
 from charlm.runs import Run
 from charlm.training import Progress, in_units
 
@@ -45,7 +45,7 @@ def head(run: Run) -> None:
     )
     fact(
         "training",
-        f"{config.steps} steps of {config.batch_size} x {config.seq_length} characters, "
+        f"{duration(config)} with windows of {config.batch_size} x {config.seq_length} characters, "
         f"{trainer.precision} on {trainer.device}, seed {config.seed}",
     )
     fact("run", f"{run.folder} (Ctrl-C saves and stops); losses in nats/bits per character")
@@ -58,11 +58,9 @@ class Bar:
         self.run = run
         self.validation_loss = run.trainer.counters.best_loss
         self.bar = tqdm(
-            total=run.trainer.config.steps,
-            initial=run.trainer.counters.step,
-            bar_format="|{bar}|{desc} {remaining}",
+            total=1.0,  # the share of the time that has passed
+            bar_format="|{bar}|{desc}",
             dynamic_ncols=True,
-            smoothing=0,  # the time left by the mean pace: evaluations come in between
             disable=None,  # off where stderr is no terminal
             file=sys.stderr,
         )
@@ -78,8 +76,11 @@ class Bar:
         if progress.validation_loss is not None:
             self.validation_loss = progress.validation_loss
             self._write(progress)
+        if progress.note is not None:
+            self.bar.write(progress.note, file=sys.stderr)
         self.bar.set_description_str(bar_text(progress, self.validation_loss), refresh=False)
-        self.bar.update(progress.step - self.bar.n)
+        share = progress.seconds / (progress.seconds + progress.seconds_left)
+        self.bar.update(share - self.bar.n)
 
     def _write(self, progress: Progress) -> None:
         assert progress.validation_loss is not None
@@ -96,11 +97,24 @@ class Bar:
 def bar_text(progress: Progress, validation_loss: float | None) -> str:
     """Return what stands behind the bar, short enough for 80 columns."""
     validation = "" if validation_loss is None else f" val {both(validation_loss, 2)}"
+    steps = "" if progress.steps is None else f"/{progress.steps}"
     return (
-        f"{progress.step}/{progress.steps} ep{progress.epoch:.1f} "
+        f"{progress.step}{steps} ep{progress.epoch:.1f} "
         f"train {both(progress.train_loss, 2)}{validation} norm {progress.grad_norm:.2g} "
-        f"{thousands(progress.chars_per_second)}/s"
+        f"{thousands(progress.chars_per_second)}/s {clock(progress.seconds_left)}"
     )
+
+
+def clock(seconds: float) -> str:
+    """Return a time in minutes and seconds, ``1:05``, with the hours before them if there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(config: TrainConfig) -> str:
+    """Return how long a run is."""
+    return f"{config.minutes:g} minutes" if config.steps is None else f"{config.steps} steps"
 
 
 def thousands(number: float) -> str:
@@ -143,9 +157,8 @@ def end(run: Run, lm: LanguageModel) -> None:
     """Tell how it went, with a sample and the command for more."""
     counters = run.trainer.counters
     assert counters.best_loss is not None
-    minutes, seconds = divmod(round(counters.seconds), 60)
     say(
-        f"\ndone in {minutes}:{seconds:02}: best validation loss {in_units(counters.best_loss)} "
+        f"\ndone in {clock(counters.seconds)}: best validation loss {in_units(counters.best_loss)} "
         f"at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE.to_dict() | {"length": 400}))))

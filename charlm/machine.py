@@ -1,0 +1,171 @@
+"""What this machine can do: its memory, its threads, and how long it takes to train.
+
+Everything is measured on the sizes that will be trained with, never guessed: which arithmetic is
+fastest differs from CPU to CPU, and from size to size.
+"""
+
+import contextlib
+import ctypes
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from charlm.config import PRECISIONS, ModelConfig, TrainConfig
+from charlm.corpus import Corpus
+from charlm.errors import ConfigError
+from charlm.evaluation import evaluate
+from charlm.model import CharLM
+from charlm.recipes import REFERENCE
+
+How = tuple[str, int]  # precision, and threads of torch (0: as many as it takes)
+
+SMALL = 128  # hidden size up to which one thread may be faster than all
+MARGIN = 1.15  # by which a way to train must be faster than one before it, to be sure of it
+EVALUATION_SHARE = 0.035  # of the time of a run in minutes
+
+
+def keep_memory() -> None:
+    """Tell the C library to keep the memory that torch frees, for the life of this process.
+
+    By default glibc gives large blocks back to the system at once. A window of training allocates
+    the same blocks again and again, and to fetch them from the system anew, page by page, takes as
+    long as to compute with them: at 2 x 512 units, training is 1.5 times as fast without. Where
+    there is no such C library, nothing happens.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # parameters of mallopt, from malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**26)
+
+
+@contextlib.contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads, 0: with as many as it would."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds_per_window(
+    config: ModelConfig,
+    vocab_size: int,
+    hows: Iterable[How],
+    *,
+    batch_size: int,
+    seq_length: int,
+    device: torch.device,
+    rounds: int = 2,
+) -> dict[How, float]:
+    """Return how long training takes to read a window and to go back through it.
+
+    All hows are timed in turn, and the best round of each counts. A window must be as long as those
+    that will be trained with: in short ones, most of the time is overhead.
+
+    Args:
+        config: what the model computes.
+        vocab_size: the number of symbols (V).
+        hows: pairs of a precision and a number of threads, 0 for as many as torch would take.
+        batch_size, seq_length: the size of the window.
+        device: where to compute.
+        rounds: after a first one that does not count.
+
+    Returns:
+        Seconds for each how; infinity where this machine cannot (some CPUs raise an error on
+        bfloat16, others compute it slower than float32).
+    """
+    best = dict.fromkeys(hows, math.inf)
+    model = CharLM(config, vocab_size).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
+    for turn in range(rounds + 1):
+        for precision, threads in best:
+            began = time.perf_counter()
+            try:
+                with threads_of_torch(threads):
+                    with torch.autocast(
+                        device.type, torch.bfloat16, enabled=precision == "bfloat16"
+                    ):
+                        logits, _ = model(ids, model.initial_state(batch_size))
+                    logits.float().logsumexp(-1).sum().backward()
+                    optimizer.step()
+                logits.sum().item()  # waits for a GPU
+            except RuntimeError:
+                continue
+            if turn:
+                spent = time.perf_counter() - began
+                best[precision, threads] = min(best[precision, threads], spent)
+    return best
+
+
+def hows(precision: str, model: CharLM) -> list[How]:
+    """Return the ways to train ``model`` that come into question, the one to prefer first."""
+    if precision not in ("auto", *PRECISIONS):
+        names = ", ".join(("auto", *PRECISIONS))
+        raise ConfigError(f"precision must be one of {names} (got {precision!r})")
+    device = next(model.parameters()).device
+    precisions = PRECISIONS if precision == "auto" else (precision,)
+    if precision == "auto" and device.type == "mps":
+        precisions = PRECISIONS[:1]
+    small = device.type == "cpu" and model.config.hidden_size <= SMALL
+    return [(name, count) for count in ((0, 1) if small else (0,)) for name in precisions]
+
+
+def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, float]:
+    """Return the fastest way to train, and how many seconds it takes for a window.
+
+    Raises:
+        ConfigError: if this machine cannot train in any of these ways.
+    """
+    seconds = seconds_per_window(
+        model.config,
+        model.head.out_features,
+        hows,
+        batch_size=config.batch_size,
+        seq_length=config.seq_length,
+        device=next(model.parameters()).device,
+    )
+    best = hows[0]
+    for how in hows[1:]:
+        if seconds[how] < seconds[best] / MARGIN:
+            best = how
+    if not math.isfinite(seconds[best]):
+        raise ConfigError(f"this machine cannot train in {best[0]}: choose --precision float32")
+    return best, seconds[best]
+
+
+def reference_speed(vocab_size: int, device: torch.device, precision: str) -> float:
+    """Return how many characters a second this machine trains the model of ``REFERENCE`` with."""
+    model_config, config = REFERENCE
+    model = CharLM(model_config, vocab_size).to(device)
+    _, seconds = fastest(hows(precision, model), model, config)
+    return config.batch_size * config.seq_length / seconds
+
+
+def paced(config: TrainConfig, step_seconds: float, evaluation_seconds: float) -> TrainConfig:
+    """Return the config of a run in minutes, its warm-up and evaluations laid out for its length.
+
+    Evaluations are about ten, but no more than cost ``EVALUATION_SHARE`` of the time.
+    """
+    seconds = 60 * config.minutes
+    interval = max(seconds / 10, evaluation_seconds / EVALUATION_SHARE)
+    return replace(
+        config,
+        warmup_steps=replace(config, steps=math.ceil(seconds / step_seconds)).warmup,
+        eval_every=config.eval_every or math.ceil(interval / step_seconds),
+    )
+
+
+def evaluation_seconds(model: CharLM, corpus: Corpus) -> float:
+    """Return about how long an evaluation will take, from one of the beginning of the text."""
+    part = corpus.validation[:16_384]
+    began = time.perf_counter()
+    evaluate(model, part)
+    return (time.perf_counter() - began) * len(corpus.validation) / len(part)
