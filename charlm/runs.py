@@ -155,9 +155,12 @@ def start(
     how, seconds = machine.fastest(machine.hows(precision, model.to(where)), model, config)
     if precision == "auto" and where.type == "cpu":
         notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
+    evaluation_seconds = 0.0
     if config.steps is None:
-        config = machine.paced(config, seconds, machine.evaluation_seconds(model, corpus))
+        evaluation_seconds = machine.evaluation_seconds(model, corpus)
+        config = machine.paced(config, seconds, evaluation_seconds)
     trainer = Trainer(model, corpus, config, precision=how[0], threads=how[1])
+    trainer.evaluation_seconds = evaluation_seconds
     trainer.counters = Counters(seconds=time.monotonic() - began)
     folder = _new_folder(paths[0]) if out is None else Path(out)
     checkpoints.make_folder(folder)

@@ -27,6 +27,7 @@ from charlm.model import CharLM
 
 FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
+MOST_UNREAD = 20  # steps after which a GPU is asked for its losses
 PATIENCE = 4  # evaluations without a gain after which such a run is brought to its end
 
 
@@ -144,15 +145,17 @@ class Trainer:
         self.generator = torch.Generator(self.device)
         self.state: State = model.initial_state(config.batch_size)
         self.counters = Counters()
+        self.unread: list[tuple[int, Tensor]] = []  # step, and its loss and norm on the device
+        self.grad_norm = 0.0  # of the last step that was read
+        self.evaluation_seconds = 0.0  # of the last one
 
-    def step(self) -> tuple[float, float]:
+    def step(self) -> tuple[Tensor, Tensor]:
         """Do one update; return the loss (nats per character) and the gradient norm.
+
+        Neither is read from the device here, which would make it wait: see :meth:`read`.
 
         Source: truncated back-propagation through time, Williams and Peng (1990), Neural
         Computation 2(4); clipping of the norm, Pascanu et al. (2013), arXiv:1211.5063.
-
-        Raises:
-            DivergenceError: if either is not finite; the weights are then as before the step.
         """
         step = self.counters.step
         window = self.stream.window(step)
@@ -170,16 +173,29 @@ class Trainer:
         loss.backward()
         bound = self.config.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
-        self._check_finite(loss, norm)
+        self.unread.append((step, torch.stack([loss.detach(), norm.detach()])))
+        if self.device.type == "cpu":
+            self.read()  # before the update, so that a divergence does not spoil the weights
         self.optimizer.step()
         self.state = tuple(s.detach().float() for s in state)
-        self.counters = replace(
-            self.counters,
-            step=step + 1,
-            loss_sum=self.counters.loss_sum + loss.item(),
-            loss_count=self.counters.loss_count + 1,
-        )
-        return loss.item(), norm.item()
+        self.counters = replace(self.counters, step=step + 1)
+        return loss.detach(), norm.detach()
+
+    def read(self) -> None:
+        """Note the losses and norms of all steps that were not read from the device so far.
+
+        Raises:
+            DivergenceError: if one is not finite.
+        """
+        if not self.unread:
+            return
+        steps, values = zip(*self.unread, strict=True)
+        self.unread.clear()
+        for step, (loss, norm) in zip(steps, torch.stack(values).tolist(), strict=True):
+            self._check_finite(step, loss, norm)
+            loss_sum, count = self.counters.loss_sum + loss, self.counters.loss_count + 1
+            self.counters = replace(self.counters, loss_sum=loss_sum, loss_count=count)
+            self.grad_norm = norm
 
     def evaluate(self) -> float:
         """Return the validation loss (nats per character), and note it if it is the best so far.
@@ -187,7 +203,9 @@ class Trainer:
         Raises:
             DivergenceError: if the model's predictions are no numbers.
         """
+        began = time.monotonic()
         loss = evaluate(self.model, self.corpus.validation).nats_per_char
+        self.evaluation_seconds = time.monotonic() - began
         self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
         if self.counters.best_loss is None or loss < self.counters.best_loss:
             self.counters = replace(self.counters, best_loss=loss, best_step=self.counters.step)
@@ -204,14 +222,16 @@ class Trainer:
         before = self.counters
         while not self.finished:
             with threads_of_torch(self.threads):
-                _, grad_norm = self.step()
+                self.step()
                 step = self.counters.step
-                train_loss = self.counters.loss_sum / self.counters.loss_count
                 due = step % self.config.evaluation_interval == 0 or self.finished
+                if due or len(self.unread) >= MOST_UNREAD:
+                    self.read()
+                train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
                 validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
             self.counters = replace(self.counters, seconds=before.seconds + spent)
-            pace = max(spent, 1e-9) / (step - before.step)
+            pace = max(spent, 1e-9) / (step - before.step)  # evaluations included
             note = self._bring_to_an_end(pace) if self.config.steps is None else None
             yield Progress(
                 step=step,
@@ -221,7 +241,7 @@ class Trainer:
                 validation_loss=validation_loss,
                 best_loss=self.counters.best_loss,
                 is_best=due and self.counters.best_step == step,
-                grad_norm=grad_norm,
+                grad_norm=self.grad_norm,
                 learning_rate=learning_rate(step - 1, self.config),
                 chars_per_second=self._chars_per_step / pace,
                 seconds=self.counters.seconds,
@@ -240,14 +260,14 @@ class Trainer:
         That is when ``DECAY`` of the time is left, or when the validation loss has stopped falling.
 
         Args:
-            pace: seconds per step in this sitting, evaluations included.
+            pace: seconds per step in this sitting.
 
         Returns:
             A line for people, if the end is fixed with this step.
         """
         step = self.counters.step
         left = self._seconds_left(pace)
-        steps = max(1, round(left / pace))
+        steps = max(1, round((left - self.evaluation_seconds) / pace))  # the last one comes on top
         stale = (step - self.counters.best_step) / self.config.evaluation_interval
         if self.counters.best_loss is not None and stale >= PATIENCE:
             steps = min(steps, math.ceil(step * DECAY))
@@ -265,6 +285,7 @@ class Trainer:
         Raises:
             DivergenceError: if the last update has spoilt the weights.
         """
+        self.read()
         weights = self.model.weights()
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise DivergenceError(
@@ -320,15 +341,18 @@ class Trainer:
         return self.stream.inputs.size / self.stream.windows_per_epoch
 
     def _tensor(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(ids.astype(np.int64)).to(self.device)
+        tensor = torch.from_numpy(ids.astype(np.int64))
+        if self.device.type == "cuda":  # from such memory a copy need not wait
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
-    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient norm", norm)):
-            if not torch.isfinite(value):
-                rate = learning_rate(self.counters.step, self.config)
+            if not math.isfinite(value):
+                rate = learning_rate(step, self.config)
                 clip = "lower --grad-clip" if self.config.grad_clip else "set --grad-clip"
                 raise DivergenceError(
-                    f"the {name} became {value.item()} at step {self.counters.step + 1} with a "
+                    f"the {name} became {value} at step {step + 1} with a "
                     f"learning rate of {rate:.2g}: lower --learning-rate, or {clip}"
                 )
 

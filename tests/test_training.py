@@ -289,6 +289,23 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     assert progress[-1].step == 42 + 21  # PATIENCE evaluations later, and half as many steps again
 
 
+def test_losses_that_are_read_late_are_the_same(monkeypatch):
+    """As on a GPU, which need not wait until somebody wants to know."""
+    prompt, late = trainer_of(eval_every=5), trainer_of(eval_every=5)
+    reported = run_for(prompt, 12)
+    read = Trainer.read
+
+    def when_due(trainer):
+        if trainer.counters.step > trainer.unread[-1][0]:  # after the step, not within it
+            read(trainer)
+
+    monkeypatch.setattr(Trainer, "read", when_due)
+    monkeypatch.setattr(training, "MOST_UNREAD", 3)
+    theirs = run_for(late, 12)
+    assert [theirs[i] for i in (4, 9, 11)] == [reported[i] for i in (4, 9, 11)]
+    assert_same_weights(prompt, late)
+
+
 def test_a_real_explosion_stops_before_the_weights_are_spoilt():
     trainer = trainer_of("rnn", "relu", optimizer="sgd", learning_rate=1e6, grad_clip=0, steps=200)
     with pytest.raises(DivergenceError, match=r"at step \d+ with a learning rate of .*: lower"):
