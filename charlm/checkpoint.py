@@ -61,6 +61,7 @@ class _Header(Settings):
     characters: int = setting(0, "length of the text", minimum=0)
     precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
     threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
+    init_from: str = setting("", "the run whose weights it began with, if any")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Checkpoint:
         characters: the length of the whole text.
         precision: the arithmetic that the run trains with.
         threads: how many of torch it trains with, 0 for torch's choice.
+        init_from: the run whose weights it began with, as the user named it, if any.
         weights, optimizer, state: the tensors, without the first part of their names.
     """
 
@@ -85,6 +87,7 @@ class Checkpoint:
     characters: int = 0
     precision: str = PRECISIONS[0]
     threads: int = 0
+    init_from: str = ""
     counters: Counters = field(default_factory=Counters)
     optimizer: Tensors = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
@@ -145,6 +148,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "characters": checkpoint.characters,
             "precision": checkpoint.precision,
             "threads": checkpoint.threads,
+            "init_from": checkpoint.init_from,
             "counters": checkpoint.counters.to_dict(),
             "sha256": {name: _checksum(tensor) for name, tensor in tensors.items()},
         }
@@ -315,6 +319,7 @@ def _assemble(document: dict[str, Any], tensors: Tensors, *, model_only: bool) -
         characters=header.characters,
         precision=header.precision,
         threads=header.threads,
+        init_from=header.init_from,
         counters=counters,
         optimizer=groups["optimizer"],
         state=groups["state"],
@@ -327,7 +332,7 @@ def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
     steps, share = train["steps"], train.pop("warmup_fraction")
     train["warmup_steps"] = round(share * steps)
     train["decay_steps"] = steps - train["warmup_steps"]
-    return document | {"train": train, "threads": 0}
+    return document | {"train": train, "threads": 0, "init_from": ""}
 
 
 def _training_shapes(

@@ -173,10 +173,10 @@ class ModelConfig(Settings):
 class TrainConfig(Settings):
     """How the model is fitted to a text."""
 
-    minutes: float = setting(5.0, "time to train, unless the steps are given", above=0)
     steps: int | None = setting(
         None, "updates of the weights (as many as the minutes hold)", minimum=1
     )
+    minutes: float = setting(5.0, "time to train, unless the steps are given", above=0)
     batch_size: int = setting(32, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
     optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))

@@ -105,8 +105,16 @@ def seconds_per_window(
     return best
 
 
-def hows(precision: str, model: CharLM) -> list[How]:
-    """Return the ways to train ``model`` that come into question, the one to prefer first."""
+def hows(precision: str, threads: int | None, model: CharLM) -> list[How]:
+    """Return the ways to train ``model`` that come into question, the one to prefer first.
+
+    Args:
+        precision: ``auto`` or one of ``config.PRECISIONS``.
+        threads: of torch, 0 for as many as it takes, None for what is fastest.
+        model: the language model, where it will be trained.
+    """
+    if threads is not None and threads < 0:
+        raise ConfigError(f"threads must be at least 0 (got {threads})")
     if precision not in ("auto", *PRECISIONS):
         names = ", ".join(("auto", *PRECISIONS))
         raise ConfigError(f"precision must be one of {names} (got {precision!r})")
@@ -114,8 +122,10 @@ def hows(precision: str, model: CharLM) -> list[How]:
     precisions = PRECISIONS if precision == "auto" else (precision,)
     if precision == "auto" and device.type == "mps":
         precisions = PRECISIONS[:1]
-    small = device.type == "cpu" and model.config.hidden_size <= SMALL
-    return [(name, count) for count in ((0, 1) if small else (0,)) for name in precisions]
+    counts = [threads or 0]
+    if threads is None and device.type == "cpu" and model.config.hidden_size <= SMALL:
+        counts.append(1)
+    return [(name, count) for count in counts for name in precisions]
 
 
 def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, float]:
@@ -141,11 +151,13 @@ def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, f
     return best, seconds[best]
 
 
-def reference_speed(vocab_size: int, device: torch.device, precision: str) -> float:
+def reference_speed(
+    vocab_size: int, device: torch.device, precision: str, threads: int | None
+) -> float:
     """Return how many characters a second this machine trains the model of ``REFERENCE`` with."""
     model_config, config = REFERENCE
     model = CharLM(model_config, vocab_size).to(device)
-    _, seconds = fastest(hows(precision, model), model, config)
+    _, seconds = fastest(hows(precision, threads, model), model, config)
     return config.batch_size * config.seq_length / seconds
 
 

@@ -101,6 +101,7 @@ def start(
     init_from: PathLike | None = None,
     device: str = "auto",
     precision: str = "auto",
+    threads: int | None = None,
     **settings: Any,
 ) -> Run:
     """Begin a new run.
@@ -112,7 +113,8 @@ def start(
         init_from: a run whose weights to begin with; rows of the embedding and the head are matched
             by character.
         device: one of ``DEVICES``.
-        precision: ``auto`` or one of ``config.PRECISIONS``.
+        precision: ``auto``, which is the fastest here, or one of ``config.PRECISIONS``.
+        threads: of torch; None for the fastest.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
             the length of the text and the time, see ``recipes.configs_for``.
 
@@ -141,7 +143,7 @@ def start(
         tokenizer = tokenizer.union(base.tokenizer)
     machine.keep_memory()  # now that the text is read: what that took goes back to the system
     if config.steps is None:
-        speed = machine.reference_speed(tokenizer.vocab_size, where, precision)
+        speed = machine.reference_speed(tokenizer.vocab_size, where, precision, threads)
         readable = 60 * config.minutes * speed
         model_config, config, notices = configs_for(len(text), settings, readable=readable)
     fraction = config.validation_fraction
@@ -152,14 +154,16 @@ def start(
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
-    how, seconds = machine.fastest(machine.hows(precision, model.to(where)), model, config)
+    how, seconds = machine.fastest(machine.hows(precision, threads, model.to(where)), model, config)
     if precision == "auto" and where.type == "cpu":
         notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
     evaluation_seconds = 0.0
     if config.steps is None:
         evaluation_seconds = machine.evaluation_seconds(model, corpus)
         config = machine.paced(config, seconds, evaluation_seconds)
-    trainer = Trainer(model, corpus, config, precision=how[0], threads=how[1])
+    trainer = Trainer(
+        model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
+    )
     trainer.evaluation_seconds = evaluation_seconds
     trainer.counters = Counters(seconds=time.monotonic() - began)
     folder = _new_folder(paths[0]) if out is None else Path(out)
@@ -178,6 +182,7 @@ def resume(
     learning_rate: float | None = None,
     device: str = "auto",
     precision: str = "auto",
+    threads: int | None = None,
 ) -> Run:
     """Go on with a run exactly where its latest checkpoint is.
 
@@ -190,6 +195,7 @@ def resume(
         learning_rate: a new peak of the learning rate.
         device: one of ``runs.DEVICES``.
         precision: ``auto`` is what the run trained with so far.
+        threads: of torch; None is as many as so far.
 
     Raises:
         CharlmError: if there is no such run, or its text has changed.
@@ -223,11 +229,13 @@ def resume(
     machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.to(_device(device))
-    hows = machine.hows(precision, model)
     if precision == "auto":
-        hows = [(found.precision, found.threads)]
-    (arithmetic, threads), _ = machine.fastest(hows, model, config)
-    trainer = Trainer(model, corpus, config, precision=arithmetic, threads=threads)
+        precision = found.precision
+    hows = machine.hows(precision, found.threads if threads is None else threads, model)
+    how, _ = machine.fastest(hows, model, config)
+    trainer = Trainer(
+        model, corpus, config, precision=how[0], threads=how[1], init_from=found.init_from
+    )
     trainer.restore(found)
     _cut_metrics(path.parent / METRICS, found.counters.step)
     notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]

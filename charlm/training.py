@@ -115,6 +115,7 @@ class Trainer:
         config: how to train.
         precision: one of ``config.PRECISIONS``.
         threads: that torch computes with, 0 for as many as it would.
+        init_from: the run whose weights ``model`` has, if any, for the record.
 
     Raises:
         CorpusError: if the text does not fill one window of every lane.
@@ -128,6 +129,7 @@ class Trainer:
         *,
         precision: str = "float32",
         threads: int = 0,
+        init_from: str = "",
     ):
         if precision not in PRECISIONS:
             names = ", ".join(PRECISIONS)
@@ -137,6 +139,7 @@ class Trainer:
         self.config = config
         self.precision = precision
         self.threads = threads
+        self.init_from = init_from
         self.device = next(model.parameters()).device
         self.stream = LaneStream(
             corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
@@ -303,6 +306,7 @@ class Trainer:
             characters=self.corpus.characters,
             precision=self.precision,
             threads=self.threads,
+            init_from=self.init_from,
             counters=self.counters,
             optimizer={
                 f"{name}.{key}": value.detach().float().cpu().numpy().copy()

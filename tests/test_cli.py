@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -241,6 +242,21 @@ def test_the_bar_fits_a_terminal_of_80_columns():
         "0:01", "1:05", "1:00:00", "11:22:33",
     ]  # fmt: skip
     assert [display.thousands(n) for n in (950, 17_149, 999_600)] == ["0.95k", "17.1k", "1M"]
+
+
+def test_a_run_in_minutes_can_be_repeated_by_the_command_that_it_tells(run):
+    sizes = ["--embedding-size", 5, "--hidden-size", 11, "--precision", "float32", "--threads", 1]
+    assert run("train", "text.txt", "--minutes", 0.06, "--out", "timed", *sizes)[0] == 0
+    status, out, _ = run("info", "timed", "--json")
+    facts = json.loads(out)
+    assert facts["train"]["steps"] == facts["step"] > 10
+    assert 2.4 < facts["seconds"] < 30  # about 3.6, if the machine is not busy
+    command = shlex.split(facts["repeat"])
+    assert command[:3] == ["charlm", "train", "text.txt"]
+    status, _, err = run(*command[1:], "--out", "again")
+    assert status == 0
+    assert f"repeat:   {facts['repeat']}" in err
+    assert_same_run("timed", "again")
 
 
 def test_a_run_killed_twice_ends_as_one_that_was_not(workplace, capsys):

@@ -36,11 +36,11 @@ def unable(monkeypatch):
 def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(monkeypatch):
     unable(monkeypatch)
     model, config = CharLM(tiny_config(), V), TrainConfig(**SIZES)
-    (precision, _), seconds = machine.fastest(machine.hows("auto", model), model, config)
+    (precision, _), seconds = machine.fastest(machine.hows("auto", None, model), model, config)
     assert precision == "float32"
     assert math.isfinite(seconds)
     with pytest.raises(ConfigError, match="cannot train in bfloat16: choose --precision float32"):
-        machine.fastest(machine.hows("bfloat16", model), model, config)
+        machine.fastest(machine.hows("bfloat16", None, model), model, config)
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(1.5, 1), (1.1, 0), (0.5, 0)])
@@ -54,7 +54,7 @@ def test_only_a_clear_gain_counts(monkeypatch, gain, chosen):
 
 def test_an_unknown_precision_names_those_there_are():
     with pytest.raises(ConfigError, match=r"precision must be one of auto, float32, bfloat16"):
-        machine.hows("float8", CharLM(tiny_config(), V))
+        machine.hows("float8", None, CharLM(tiny_config(), V))
 
 
 def test_threads_are_put_back():

@@ -87,7 +87,7 @@ def _train(add_parser: AddParser) -> None:
         metavar="RUN",
         help="begin with the weights of this run; a fresh training, unlike resume",
     )
-    _add_hows(train, precision="what is faster here")
+    _add_hows(train, precision="what is faster here", threads="what is faster here")
     _add_settings(train, "model", ModelConfig)
     _add_settings(train, "training", TrainConfig)
 
@@ -119,7 +119,7 @@ def _resume(add_parser: AddParser) -> None:
         metavar="FILE",
         help="where the text is now, if it was moved; once for each file",
     )
-    _add_hows(resume, precision="as the run did so far")
+    _add_hows(resume, precision="as the run did so far", threads="as many as so far")
 
 
 def _generate(add_parser: AddParser) -> None:
@@ -195,13 +195,34 @@ def given(arguments: argparse.Namespace, *configs: type[Settings]) -> dict[str, 
     return {name: values[name] for config in configs for name in config.names() if name in values}
 
 
-def _add_hows(parser: argparse.ArgumentParser, *, precision: str) -> None:
+def as_flags(*configs: Settings) -> list[str]:
+    """Return the words of the command line that make ``configs``; a default needs none."""
+    words = []
+    for config in configs:
+        for item in fields(config):
+            value = getattr(config, item.name)
+            flag = f"--{item.name.replace('_', '-')}"
+            if value is False:
+                flag = f"--no-{flag[2:]}"
+            needed = value != item.default and not (item.name == "minutes" and "--steps" in words)
+            if needed:
+                words += [flag] if isinstance(value, bool) else [flag, str(value)]
+    return words
+
+
+def _add_hows(parser: argparse.ArgumentParser, *, precision: str, threads: str) -> None:
     _add_device(parser)
     parser.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
         help=f"arithmetic of training (default: auto, {precision})",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"threads of torch, 0 = as many as it takes (default: {threads})",
     )
 
 

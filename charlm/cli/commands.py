@@ -14,12 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.arguments import given
+from charlm.cli.arguments import as_flags, given
 from charlm.cli.terminal import printable, say
 from charlm.config import ModelConfig, SampleConfig, TrainConfig
 from charlm.errors import CorpusError
 
 if TYPE_CHECKING:
+    from charlm.checkpoint import Checkpoint
     from charlm.runs import Run
 
 
@@ -33,6 +34,7 @@ def train(arguments: Namespace) -> int:
         init_from=arguments.init_from,
         device=arguments.device,
         precision=arguments.precision,
+        threads=arguments.threads,
         **given(arguments, ModelConfig, TrainConfig),
     )
     return _fill(run)
@@ -50,6 +52,7 @@ def resume(arguments: Namespace) -> int:
         learning_rate=arguments.learning_rate,
         device=arguments.device,
         precision=arguments.precision,
+        threads=arguments.threads,
     )
     return _fill(run)
 
@@ -71,7 +74,21 @@ def _fill(run: "Run") -> int:
         say(f"saved at step {run.trainer.counters.step}; {again}")
         return 128 + stop.signal
     display.end(run, api.load(run.folder))
+    say(f"repeat:   {printable(repeat(run.trainer.checkpoint()))}")
     return 0
+
+
+def repeat(checkpoint: "Checkpoint") -> str:
+    """Return the command that trains the same model again, once the number of steps is known."""
+    words = as_flags(checkpoint.train_config)
+    words += ["--precision", checkpoint.precision]
+    if checkpoint.init_from:
+        words += ["--init-from", checkpoint.init_from]
+    else:
+        words += as_flags(checkpoint.model_config)
+    if checkpoint.threads:
+        words += ["--threads", str(checkpoint.threads)]
+    return shlex.join(["charlm", "train", *checkpoint.files, *words])
 
 
 class _Stop:
@@ -165,6 +182,7 @@ def info(arguments: Namespace) -> int:
         "best_loss": found.counters.best_loss,
         "best_step": found.counters.best_step,
         "seconds": round(found.counters.seconds, 1),
+        "repeat": repeat(found),
         "model": model.to_dict(),
         "train": found.train_config.to_dict(),
     }

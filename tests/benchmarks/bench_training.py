@@ -94,7 +94,7 @@ def charlm_step(backbone, hidden):
         ),
         tokenizer.vocab_size,
     )
-    (precision, threads), _ = machine.fastest(machine.hows("auto", model), model, config)
+    (precision, threads), _ = machine.fastest(machine.hows("auto", None, model), model, config)
     trainer = Trainer(model, corpus, config, precision=precision, threads=threads)
 
     def step():
