@@ -327,8 +327,8 @@ def _assemble(document: dict[str, Any], tensors: Tensors, *, model_only: bool) -
 
 
 def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of format 1, which knew no plateau of the rate, as one of format 2."""
-    train = dict(document["train"])
+    """Return a document of format 1, with what it had no settings for, as one of format 2."""
+    train = document["train"] | {"beta1": 0.9, "beta2": 0.99}
     steps, share = train["steps"], train.pop("warmup_fraction")
     train["warmup_steps"] = round(share * steps)
     train["decay_steps"] = steps - train["warmup_steps"]

@@ -127,7 +127,7 @@ class ModelConfig(Settings):
     hidden_size: int = setting(512, "units per recurrent layer (H)", minimum=1, maximum=16_384)
     num_layers: int = setting(2, "recurrent layers (L)", minimum=1, maximum=64)
     dropout: float = setting(
-        0.3, "share of units dropped between layers, half of it at the input", minimum=0, below=1
+        0.5, "share of units dropped between layers, half of it at the input", minimum=0, below=1
     )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
@@ -177,16 +177,18 @@ class TrainConfig(Settings):
         None, "updates of the weights (as many as the minutes hold)", minimum=1
     )
     minutes: float = setting(5.0, "time to train, unless the steps are given", above=0)
-    batch_size: int = setting(32, "parallel lanes of text (B)", minimum=1)
+    batch_size: int = setting(16, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
     optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))
-    learning_rate: float = setting(0.004, "peak learning rate", above=0)
+    learning_rate: float = setting(0.005, "peak learning rate", above=0)
     warmup_steps: int | None = setting(
         None, "first steps, in which the rate rises (a twentieth)", minimum=0
     )
     decay_steps: int | None = setting(
         None, "last steps, in which the rate falls to near 0 (the last half)", minimum=0
     )
+    beta1: float = setting(0.6, "adamw: decay of the mean of gradients", minimum=0, below=1)
+    beta2: float = setting(0.98, "adamw: decay of the mean of their squares", minimum=0, below=1)
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
     grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)

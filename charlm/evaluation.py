@@ -62,7 +62,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 64, seq_length: int = 256) -> Evaluation:
+def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 32, seq_length: int = 256) -> Evaluation:
     """Score the text ``ids`` (N,) with ``model``, in float32 and without dropout.
 
     The model's mode and torch's generators are left as they were.

@@ -161,13 +161,17 @@ def reference_speed(
     return config.batch_size * config.seq_length / seconds
 
 
-def paced(config: TrainConfig, step_seconds: float, evaluation_seconds: float) -> TrainConfig:
+def paced(
+    config: TrainConfig, step_seconds: float, epoch_seconds: float, evaluation_seconds: float
+) -> TrainConfig:
     """Return the config of a run in minutes, its warm-up and evaluations laid out for its length.
 
-    Evaluations are about ten, but no more than cost ``EVALUATION_SHARE`` of the time.
+    Evaluations are at least ten, and one in three epochs, to see it when a short text is learned by
+    heart; but no more of them than cost ``EVALUATION_SHARE`` of the time.
     """
     seconds = 60 * config.minutes
-    interval = max(seconds / 10, evaluation_seconds / EVALUATION_SHARE)
+    wanted = min(seconds / 10, 3 * epoch_seconds)
+    interval = max(wanted, evaluation_seconds / EVALUATION_SHARE)
     return replace(
         config,
         warmup_steps=replace(config, steps=math.ceil(seconds / step_seconds)).warmup,

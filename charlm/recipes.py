@@ -1,43 +1,52 @@
 """What to train a text with: settings that were measured to be good, by its length and the time.
 
-How much can be learned depends on how often the text can be read in the time that there is. So the
-time counts in characters: those that this machine, by a short measurement, would read of a
-``REFERENCE`` model in it.
+How large a model can be trained, and how often a text will be read, depends on the machine. So the
+time counts in characters: those that this machine reads of a ``REFERENCE`` model in it. The
+measurements are in tests/benchmarks/results/experiments.md.
 """
 
+import math
 from typing import Any
 
 from charlm.config import ModelConfig, Settings, TrainConfig, nearest
 from charlm.errors import ConfigError
 
-REFERENCE = ModelConfig(), TrainConfig(batch_size=16, seq_length=128)
+REFERENCE = ModelConfig(), TrainConfig()
 
-Row = tuple[float, dict[str, int | float]]
+Rows = tuple[tuple[float, dict[str, int | float]], ...]  # up to so many: what is set
 
-# By the most characters of a text, and in it by the most characters that the time suffices for:
-# what differs from the defaults.
-RECIPES: tuple[tuple[float, tuple[Row, ...]], ...] = (
-    (
-        50_000,
-        ((float("inf"), {"hidden_size": 256, "dropout": 0.5, "batch_size": 8, "seq_length": 64}),),
-    ),
-    (400_000, ((float("inf"), {"dropout": 0.5, "batch_size": 16}),)),
+# By the characters that the time suffices for: a small model learns more in a short time.
+BY_TIME: Rows = (
+    (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
+    (9_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
+)
+# By how often they would read the text: what is read often must not be learned by heart.
+BY_EPOCHS: Rows = (
+    (1.5, {"dropout": 0.0}),
+    (3, {"dropout": 0.1}),
+    (8, {"dropout": 0.2}),
+)
+# By the length of the text; this comes last, and so decides.
+BY_LENGTH: Rows = (
+    (50_000, {"hidden_size": 256, "learning_rate": 0.006, "batch_size": 8, "seq_length": 64}),
+    (400_000, {"hidden_size": 256, "learning_rate": 0.006, "batch_size": 8}),
 )
 MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
 
 
 def configs_for(
-    num_characters: int, given: dict[str, Any], *, readable: float = float("inf")
+    num_characters: int, given: dict[str, Any], *, readable: float | None = None
 ) -> tuple[ModelConfig, TrainConfig, list[str]]:
     """Return the configs to train with on a text, and a line that tells what was chosen, if any.
 
-    What the user gave stays. The rest follows ``RECIPES``; lanes and windows that would not fit
-    into a very short text are halved until they do.
+    What the user gave stays. The rest follows the tables above; lanes and windows that would not
+    fit into a very short text are halved until they do.
 
     Args:
         num_characters: the length of the whole text.
         given: settings of ``ModelConfig`` and ``TrainConfig`` by name.
-        readable: characters that a ``REFERENCE`` model could read in the time that there is.
+        readable: characters that a ``REFERENCE`` model could read in the time that there is; None
+            is as many as it reads in the given steps.
 
     Raises:
         ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
@@ -49,6 +58,10 @@ def configs_for(
     if "steps" in given and "minutes" in given:
         raise ConfigError("steps and minutes cannot both be given: one follows from the other")
     asked = TrainConfig(**_picked(TrainConfig, given))
+    if readable is None:
+        _, reference = REFERENCE
+        steps = math.inf if asked.steps is None else asked.steps
+        readable = steps * reference.batch_size * reference.seq_length
     chosen = {k: v for k, v in recipe(num_characters, readable).items() if k not in given}
     if (
         "validation_fraction" not in given
@@ -76,10 +89,11 @@ def configs_for(
 
 def recipe(num_characters: int, readable: float) -> dict[str, int | float]:
     """Return what differs from the defaults for a text of this length and the time there is."""
-    for longest, rows in RECIPES:
-        if num_characters <= longest:
-            return next(settings for most, settings in rows if readable <= most)
-    return {}
+    result: dict[str, int | float] = {}
+    epochs = readable / max(1, num_characters)
+    for rows, value in (BY_TIME, readable), (BY_EPOCHS, epochs), (BY_LENGTH, num_characters):
+        result |= next((settings for most, settings in rows if value <= most), {})
+    return result
 
 
 def _picked(config: type[Settings], settings: dict[str, Any]) -> dict[str, Any]:

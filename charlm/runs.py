@@ -150,7 +150,7 @@ def start(
     names = tuple(map(str, paths))
     corpus = Corpus.from_text(text, tokenizer, validation_fraction=fraction, files=names)
     # Refuses sizes that the text does not fill, before they are tried on a model.
-    LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    stream = LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
     model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
     if base is not None:
         model.load_weights(_matched(model.weights(), tokenizer, base))
@@ -160,7 +160,8 @@ def start(
     evaluation_seconds = 0.0
     if config.steps is None:
         evaluation_seconds = machine.evaluation_seconds(model, corpus)
-        config = machine.paced(config, seconds, evaluation_seconds)
+        epoch_seconds = seconds * stream.windows_per_epoch
+        config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
     trainer = Trainer(
         model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
     )

@@ -75,12 +75,14 @@ def test_memory_is_kept_and_all_goes_on():
 
 
 @pytest.mark.parametrize("evaluation", [0.01, 3.0, 1000.0])
-def test_evaluations_are_about_ten_and_cost_a_small_share(evaluation):
-    config = machine.paced(TrainConfig(minutes=2.0), 0.1, evaluation)
-    steps = 120 / 0.1
+@pytest.mark.parametrize("epoch", [0.5, 1000.0])
+def test_evaluations_are_at_least_ten_unless_they_would_cost_too_much(epoch, evaluation):
+    config = machine.paced(TrainConfig(minutes=2.0), 0.1, epoch, evaluation)
+    interval = config.eval_every * 0.1  # seconds
     assert config.warmup_steps == 60
     assert config.steps is None
-    assert steps / config.eval_every <= 10
-    assert evaluation / (config.eval_every * 0.1) <= machine.EVALUATION_SHARE
-    kept = machine.paced(TrainConfig(minutes=2.0, warmup_steps=7, eval_every=9), 0.1, evaluation)
+    assert evaluation / interval <= machine.EVALUATION_SHARE
+    assert interval <= max(min(12.0, 3 * epoch), evaluation / machine.EVALUATION_SHARE) + 0.1
+    asked = TrainConfig(minutes=2.0, warmup_steps=7, eval_every=9)
+    kept = machine.paced(asked, 0.1, epoch, evaluation)
     assert (kept.warmup_steps, kept.eval_every) == (7, 9)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from charlm.config import ModelConfig, TrainConfig
 from charlm.errors import ConfigError
-from charlm.recipes import RECIPES, configs_for, recipe
+from charlm.recipes import BY_EPOCHS, BY_LENGTH, BY_TIME, configs_for
 
 
 @given(st.integers(1, 3_000_000))
@@ -37,21 +37,25 @@ def test_there_is_a_recipe_for_every_text_and_time(num_characters, readable):
     configs_for(num_characters, {}, readable=readable)
 
 
-def test_recipes_are_in_order_and_know_what_they_set():
-    lengths = [longest for longest, _ in RECIPES]
-    assert lengths == sorted(lengths)
-    for _, rows in RECIPES:
-        times = [most for most, _ in rows]
-        assert times == sorted(times)
-        assert times[-1] == math.inf
-        for _, settings in rows:
-            assert settings.keys() <= {*ModelConfig.names(), *TrainConfig.names()}
+@pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH])
+def test_tables_are_in_order_and_know_what_they_set(rows):
+    limits = [most for most, _ in rows]
+    assert limits == sorted(limits)
+    for _, settings in rows:
+        assert settings.keys() <= {*ModelConfig.names(), *TrainConfig.names()}
 
 
-def test_more_time_for_a_text_means_more_dropout():
-    for longest, rows in RECIPES:
-        shares = [recipe(int(min(longest, 10**9)), most).get("dropout", 0.0) for most, _ in rows]
-        assert shares == sorted(shares)
+@given(st.integers(1, 10**9), st.floats(1, 1e12), st.floats(1, 1e12))
+def test_more_time_never_means_a_smaller_model_or_less_dropout(num_characters, one, other):
+    less, more = (
+        configs_for(num_characters, {}, readable=time)[0] for time in sorted((one, other))
+    )
+    assert less.hidden_size <= more.hidden_size
+    assert less.dropout <= more.dropout
+
+
+def test_given_steps_count_as_time():
+    assert configs_for(10**6, {"steps": 10})[0] == configs_for(10**6, {}, readable=10 * 16 * 128)[0]
 
 
 def test_steps_and_minutes_exclude_each_other():

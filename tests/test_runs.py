@@ -134,7 +134,7 @@ def test_init_from_begins_with_the_weights_row_by_row(workplace):
 
 
 def test_weights_that_an_update_has_spoilt_are_never_saved(workplace):
-    run = runs.start(["text.txt"], out="run", **(QUICK | {"learning_rate": 1e38, "save_every": 1}))
+    run = runs.start(["text.txt"], out="run", **(QUICK | {"learning_rate": 1e39, "save_every": 1}))
     with pytest.raises(DivergenceError, match="charlm resume run --learning-rate RATE"):
         trained(run)
     assert latest("run").counters.step == 0

@@ -162,14 +162,14 @@ def test_the_rate_rises_stays_and_falls_to_near_0():
     assert rates[120:] == sorted(rates[120:], reverse=True)
     assert 0.005 < rates[-1] < 0.012
     # What is not given: a twentieth and a half.
-    assert [learning_rate(step, TrainConfig(steps=200)) for step in (9, 100)] == [0.004, 0.004]
-    assert learning_rate(101, TrainConfig(steps=200)) < 0.004
+    assert [learning_rate(step, TrainConfig(steps=200)) for step in (9, 100)] == [0.005] * 2
+    assert learning_rate(101, TrainConfig(steps=200)) < 0.005
     assert learning_rate(0, TrainConfig(steps=1)) > 0
 
 
 def test_without_a_known_end_the_rate_stays():
     config = TrainConfig(warmup_steps=5)
-    assert {learning_rate(step, config) for step in range(4, 10**6, 999)} == {0.004}
+    assert {learning_rate(step, config) for step in range(4, 10**6, 999)} == {0.005}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
