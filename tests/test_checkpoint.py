@@ -261,9 +261,22 @@ def test_locate(tmp_path, monkeypatch):
         locate("yours")
 
 
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_frozen_checkpoint_generates_its_recorded_text(name):
-    found = load(DATA / f"format-1-{name}.safetensors", model_only=True)
-    record = json.loads((DATA / f"format-1-{name}.json").read_text("utf-8"))
+def test_a_frozen_checkpoint_generates_its_recorded_text(name, number):
+    found = load(DATA / f"format-{number}-{name}.safetensors", model_only=True)
+    record = json.loads((DATA / f"format-{number}-{name}.json").read_text("utf-8"))
     lm = LanguageModel.from_checkpoint(found)
     assert lm.generate(**record["settings"]) == record["text"]
+
+
+def test_every_format_up_to_now_has_a_frozen_checkpoint():
+    for number in range(1, checkpoints.FORMAT + 1):
+        assert (DATA / f"format-{number}-lstm.safetensors").is_file()
+
+
+def test_an_older_run_goes_on_with_what_it_was_trained_with():
+    """Format 1 had a rise and a fall of the rate, no plateau, and fixed betas."""
+    config = load(DATA / "format-1-lstm.safetensors").train_config
+    assert (config.beta1, config.beta2) == (0.9, 0.99)
+    assert config.warmup + config.decay == config.steps

@@ -26,7 +26,7 @@ def shortened(block):
     """Return the lines of a block of commands as this test can run them."""
     lines = []
     for line in block.splitlines():
-        command = re.sub(r"--(steps|hidden-size|embedding-size) \d+", "", line)
+        command = re.sub(r"--(steps|minutes|hidden-size|embedding-size) [\d.]+", "", line)
         command = re.sub(r"^(pip install .* && )", "", command)  # .ci/run does that
         if command.startswith("charlm train"):
             command += f" {'--steps 4' if '--init-from' in command else SHORT}"
@@ -83,7 +83,8 @@ def rows_of(config):
     """Return the table rows of a config's settings, as the README must show them."""
     for item in fields(config):
         default = str(item.default)
-        default = {"True": "yes", "False": "no", "None": "random"}.get(default, default)
+        absent = "random" if config is SampleConfig else "-"
+        default = {"True": "yes", "False": "no", "None": absent}.get(default, default)
         yield f"| `--{item.name.replace('_', '-')}` | {default} | {item.metadata['help']} |"
 
 
