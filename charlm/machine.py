@@ -62,11 +62,11 @@ def seconds_per_window(
     batch_size: int,
     seq_length: int,
     device: torch.device,
-    rounds: int = 2,
 ) -> dict[How, float]:
     """Return how long training takes to read a window and to go back through it.
 
-    All hows are timed in turn, and the best round of each counts. A window must be as long as those
+    All hows are timed in turn, for two rounds after a first one that does not count, or for as many
+    as half a second holds; the best round of each counts. A window must be as long as those
     that will be trained with: in short ones, most of the time is overhead.
 
     Args:
@@ -75,7 +75,6 @@ def seconds_per_window(
         hows: pairs of a precision and a number of threads, 0 for as many as torch would take.
         batch_size, seq_length: the size of the window.
         device: where to compute.
-        rounds: after a first one that does not count.
 
     Returns:
         Seconds for each how; infinity where this machine cannot (some CPUs raise an error on
@@ -85,7 +84,9 @@ def seconds_per_window(
     model = CharLM(config, vocab_size).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
-    for turn in range(rounds + 1):
+    end = time.perf_counter() + 0.5
+    turn = 0
+    while turn < 3 or time.perf_counter() < end:
         for precision, threads in best:
             began = time.perf_counter()
             try:
@@ -102,6 +103,7 @@ def seconds_per_window(
             if turn:
                 spent = time.perf_counter() - began
                 best[precision, threads] = min(best[precision, threads], spent)
+        turn += 1
     return best
 
 

@@ -27,10 +27,13 @@ BY_EPOCHS: Rows = (
     (8, {"dropout": 0.2}),
 )
 # By the length of the text; this comes last, and so decides.
+SHORT = {"hidden_size": 256, "batch_size": 8}
 BY_LENGTH: Rows = (
-    (50_000, {"hidden_size": 256, "learning_rate": 0.006, "batch_size": 8, "seq_length": 64}),
-    (400_000, {"hidden_size": 256, "learning_rate": 0.006, "batch_size": 8}),
+    (50_000, SHORT | {"dropout": 0.6, "learning_rate": 0.006, "seq_length": 64}),
+    (400_000, SHORT | {"dropout": 0.4, "learning_rate": 0.008}),
 )
+# Up to so many characters: how many epochs are enough. With more, a text is learned by heart.
+ENOUGH: tuple[tuple[int, int], ...] = ((50_000, 10), (400_000, 13))
 MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
 
 
@@ -94,6 +97,11 @@ def recipe(num_characters: int, readable: float) -> dict[str, int | float]:
     for rows, value in (BY_TIME, readable), (BY_EPOCHS, epochs), (BY_LENGTH, num_characters):
         result |= next((settings for most, settings in rows if value <= most), {})
     return result
+
+
+def enough_epochs(num_characters: int) -> float:
+    """Return how often a text of this length should be read at most."""
+    return next((epochs for most, epochs in ENOUGH if num_characters <= most), math.inf)
 
 
 def _picked(config: type[Settings], settings: dict[str, Any]) -> dict[str, Any]:

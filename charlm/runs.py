@@ -29,7 +29,7 @@ from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
-from charlm.recipes import configs_for
+from charlm.recipes import configs_for, enough_epochs
 from charlm.tokenizer import CharTokenizer
 from charlm.training import Progress, Trainer
 
@@ -161,7 +161,12 @@ def start(
     if config.steps is None:
         evaluation_seconds = machine.evaluation_seconds(model, corpus)
         epoch_seconds = seconds * stream.windows_per_epoch
-        config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
+        epochs = enough_epochs(len(text))
+        if epochs * epoch_seconds < 60 * config.minutes:
+            config = replace(config, steps=int(epochs * stream.windows_per_epoch))
+            notices.append(f"{epochs} epochs, as more would learn so short a text by heart")
+        else:
+            config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
     trainer = Trainer(
         model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
     )

@@ -28,7 +28,7 @@ from charlm.model import CharLM
 FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
 MOST_UNREAD = 20  # steps after which a GPU is asked for its losses
-PATIENCE = 4  # evaluations without a gain after which such a run is brought to its end
+PATIENCE = 3  # evaluations without a gain after which such a run is brought to its end
 
 
 @dataclass(frozen=True, kw_only=True)

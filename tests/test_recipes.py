@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from charlm.config import ModelConfig, TrainConfig
 from charlm.errors import ConfigError
-from charlm.recipes import BY_EPOCHS, BY_LENGTH, BY_TIME, configs_for
+from charlm.recipes import BY_EPOCHS, BY_LENGTH, BY_TIME, configs_for, enough_epochs
 
 
 @given(st.integers(1, 3_000_000))
@@ -52,6 +52,13 @@ def test_more_time_never_means_a_smaller_model_or_less_dropout(num_characters, o
     )
     assert less.hidden_size <= more.hidden_size
     assert less.dropout <= more.dropout
+
+
+def test_only_short_texts_can_be_read_too_often():
+    epochs = [enough_epochs(n) for n in (1000, 50_000, 50_001, 400_000, 400_001, 10**9)]
+    assert epochs == sorted(epochs)
+    assert 1 < epochs[0] < 100
+    assert epochs[-2:] == [math.inf, math.inf]
 
 
 def test_given_steps_count_as_time():

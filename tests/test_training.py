@@ -286,7 +286,7 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     progress = list(trainer.run())
     (note,) = [p.note for p in progress if p.note]
     assert note.startswith("validation has not improved since step 14: the learning rate falls")
-    assert progress[-1].step == 42 + 21  # PATIENCE evaluations later, and half as many steps again
+    assert progress[-1].step == 35 + 18  # PATIENCE evaluations later, and half as many steps again
 
 
 def test_losses_that_are_read_late_are_the_same(monkeypatch):
