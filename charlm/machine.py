@@ -24,7 +24,7 @@ How = tuple[str, int]  # precision, and threads of torch (0: as many as it takes
 
 SMALL = 128  # hidden size up to which one thread may be faster than all
 MARGIN = 1.15  # by which a way to train must be faster than one before it, to be sure of it
-EVALUATION_SHARE = 0.035  # of the time of a run in minutes
+EVALUATION_SHARE = 0.02  # of the time of a run in minutes
 
 
 def keep_memory() -> None:

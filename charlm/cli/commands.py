@@ -5,9 +5,9 @@ Rooms that need torch are imported inside the functions that need them.
 
 import contextlib
 import json
+import os
 import shlex
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +121,7 @@ class _Stop:
             else:
                 say("\nstopping after this step; once more to stop at once")
         if at_once:
-            sys.exit(128 + number)
+            os._exit(128 + number)  # what is half written is a temporary file, as after a kill
 
 
 def generate(arguments: Namespace) -> int:
