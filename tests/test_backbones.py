@@ -45,6 +45,34 @@ def test_fused_and_reference_agree_forward_and_backward(name, nonlinearity, resi
     assert_close(*results)
 
 
+def results(backbone, *, mixed):
+    """Return all that comes out of a window, forward and backward, in float32."""
+    x, state = some_input(backbone)
+    x, state = x.float(), tuple(s.float() for s in state)
+    leaves = [a.requires_grad_() for a in (x, *state)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        y, after = backbone(x, state)
+    arrays = [a.float() for a in (y, *after)]
+    total = sum((a * torch.linspace(-1, 2, a.numel()).view_as(a)).sum() for a in arrays)
+    gradients = torch.autograd.grad(total, [*leaves, *backbone.parameters()])
+    return [a.float() for a in (y, *after, *gradients)]
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_bfloat16_is_near_float32_and_float32_near_the_reference(name, nonlinearity):
+    """Bounds on the norm of the error of each array: 1e-5 in float32, 3 % in bfloat16."""
+    reference, fused = (backbone.float() for backbone in pair(name, nonlinearity))
+    expected = results(reference, mixed=False)
+    try:
+        mixed = results(fused, mixed=True)
+    except RuntimeError as error:
+        mixed = expected
+        print(f"no bfloat16 on this CPU: {error}")
+    for bound, found in ((1e-5, results(fused, mixed=False)), (0.03, mixed)):
+        for one, other in zip(found, expected, strict=True):
+            assert (one - other).norm() <= bound * other.norm()
+
+
 @pytest.mark.parametrize("how", ["fused", "reference"])
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_whole_window_is_step_by_step_is_carried_chunks(name, nonlinearity, how):

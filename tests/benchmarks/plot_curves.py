@@ -1,6 +1,6 @@
 """Draw validation loss over minutes from the metrics of runs.
 
-    pip install matplotlib
+    pip install -e '.[plot]'
     python tests/benchmarks/plot_curves.py OUT.png LABEL=RUN/metrics.jsonl [...] [--line LABEL=NATS]
 
 Every line that --line asks for is a figure to compare with, drawn across.

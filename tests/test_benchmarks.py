@@ -1,0 +1,34 @@
+"""The programs in tests/benchmarks run; what they measure is looked at by people."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+
+
+def last_line(*words):
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_benchmark_of_training_ends_with_its_figures():
+    program = BENCHMARKS / "bench_training.py"
+    found = last_line(program, "--rounds", 1, "--seconds", 0.01, "--only", "gru-128")
+    row = found["results"]["gru-128"]
+    assert row["ratio"] > 0
+    assert 0 < row["charlm_share_of_peak"] < 1
+
+
+def test_curves_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    metrics = BENCHMARKS / "results" / "tiny-shakespeare-3-minutes.jsonl"
+    words = [tmp_path / "out.png", f"mine={metrics}", "--line", "theirs=1.5"]
+    command = [sys.executable, str(BENCHMARKS / "plot_curves.py"), *map(str, words)]
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
