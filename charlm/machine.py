@@ -6,6 +6,7 @@ fastest differs from CPU to CPU, and from size to size.
 
 import contextlib
 import ctypes
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -65,9 +66,9 @@ def seconds_per_window(
 ) -> dict[How, float]:
     """Return how long training takes to read a window and to go back through it.
 
-    All hows are timed in turn, for two rounds after a first one that does not count, or for as many
-    as half a second holds; the best round of each counts. A window must be as long as those
-    that will be trained with: in short ones, most of the time is overhead.
+    All hows are timed in turn, and the best round of each counts: of three rounds, or of more that
+    half a second holds, or of fewer where the machine is busy and they take long. A window must be
+    as long as those that will be trained with: in short ones, most of the time is overhead.
 
     Args:
         config: what the model computes.
@@ -84,9 +85,10 @@ def seconds_per_window(
     model = CharLM(config, vocab_size).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
-    end = time.perf_counter() + 0.5
-    turn = 0
-    while turn < 3 or time.perf_counter() < end:
+    start = time.perf_counter()
+    for turn in itertools.count():
+        if turn and time.perf_counter() - start > (0.5 if turn >= 3 else 3.0):
+            break
         for precision, threads in best:
             began = time.perf_counter()
             try:
@@ -100,10 +102,8 @@ def seconds_per_window(
                 logits.sum().item()  # waits for a GPU
             except RuntimeError:
                 continue
-            if turn:
-                spent = time.perf_counter() - began
-                best[precision, threads] = min(best[precision, threads], spent)
-        turn += 1
+            spent = time.perf_counter() - began
+            best[precision, threads] = min(best[precision, threads], spent)
     return best
 
 
