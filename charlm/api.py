@@ -105,7 +105,7 @@ def train(
         files: one UTF-8 text file, or several to be joined in this order.
         on_progress: called after every step, for example ``print``.
         settings: those of ``ModelConfig`` and ``TrainConfig``, and ``out``, ``init_from``,
-            ``device`` and ``precision``; see ``charlm.runs.start``.
+            ``device``, ``precision`` and ``threads``; see ``charlm.runs.start``.
 
     Raises:
         CharlmError: for anything that is wrong with the text or the settings.
