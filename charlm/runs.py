@@ -159,13 +159,13 @@ def start(
         notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
     evaluation_seconds = 0.0
     if config.steps is None:
-        evaluation_seconds = machine.evaluation_seconds(model, corpus)
         epoch_seconds = seconds * stream.windows_per_epoch
         epochs = enough_epochs(len(text))
         if epochs * epoch_seconds < 60 * config.minutes:
             config = replace(config, steps=int(epochs * stream.windows_per_epoch))
             notices.append(f"{epochs} epochs, as more would learn so short a text by heart")
         else:
+            evaluation_seconds = machine.evaluation_seconds(model, corpus)
             config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
     trainer = Trainer(
         model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
