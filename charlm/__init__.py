@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from charlm.api import LanguageModel as LanguageModel
     from charlm.api import load as load
     from charlm.api import train as train
+    from charlm.config import LinesConfig as LinesConfig
     from charlm.config import ModelConfig as ModelConfig
     from charlm.config import SampleConfig as SampleConfig
     from charlm.config import TrainConfig as TrainConfig
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "charlm.api": ("LanguageModel", "load", "train"),
-    "charlm.config": ("ModelConfig", "SampleConfig", "TrainConfig"),
+    "charlm.config": ("LinesConfig", "ModelConfig", "SampleConfig", "TrainConfig"),
     "charlm.errors": (
         "CharlmError",
         "CheckpointError",

@@ -3,24 +3,35 @@
 Generating needs no torch; only ``train`` imports it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm import checkpoint as checkpoints
-from charlm import generation
+from charlm import generation, readings, scoring, writing
 from charlm.checkpoint import Checkpoint, Tensors
-from charlm.config import ModelConfig, SampleConfig
+from charlm.config import LinesConfig, ModelConfig, SampleConfig
 from charlm.corpus import PathLike
 from charlm.engine import Engine
 from charlm.errors import ConfigError
+from charlm.readings import Reading
+from charlm.scan import OnRead, nothing
 from charlm.tokenizer import CharTokenizer
+from charlm.writing import Sample
 
 if TYPE_CHECKING:
     from charlm.training import Progress
 
 
 class LanguageModel:
-    """A trained model that writes text.
+    """A trained model that reads, writes and scores text.
 
     Attributes:
         config: what the model computes.
@@ -31,21 +42,27 @@ class LanguageModel:
         self.config = config
         self.tokenizer = tokenizer
         self.engine = Engine(config, weights)
+        self._weights = weights
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "LanguageModel":
         """Return the model of a checkpoint."""
         return cls(checkpoint.model_config, checkpoint.tokenizer, checkpoint.weights)
 
-    def generate(self, prompt: str = "", **settings: Any) -> str:
+    def generate(self, prompt: str = "", *, state: Reading | None = None, **settings: Any) -> str:
         """Return the text that follows ``prompt``; see :meth:`stream`."""
-        return "".join(self.stream(prompt, **settings))
+        if settings.get("length") == 0:
+            raise ConfigError("length 0, without end, is for stream()")
+        return "".join(self.stream(prompt, state=state, **settings))
 
-    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
-        """Yield the characters that follow ``prompt``, each as soon as it is drawn.
+    def stream(
+        self, prompt: str = "", *, state: Reading | None = None, **settings: Any
+    ) -> Iterator[str]:
+        """Yield the text that follows ``prompt`` in pieces, each as soon as it is drawn.
 
         Args:
             prompt: what the model reads first. An empty prompt stands for the beginning of a line.
+            state: what it has read before that; nothing stands for an empty prompt then.
             settings: any field of ``SampleConfig``, such as ``length`` and ``temperature``.
 
         Raises:
@@ -55,25 +72,132 @@ class LanguageModel:
         config = SampleConfig.from_dict(settings)
         if config.num_samples != 1:
             raise ConfigError("num_samples above 1 is for samples(), which yields one text each")
-        return next(self.samples(prompt, config))
+        return iter(next(self.samples(prompt, config, state=state)))
 
-    def samples(self, prompt: str, config: SampleConfig) -> Iterator[Iterator[str]]:
-        """Return ``config.num_samples`` independent streams of characters that follow ``prompt``.
+    def samples(
+        self,
+        prompt: str,
+        config: SampleConfig,
+        *,
+        state: Reading | None = None,
+        surprise: bool = False,
+    ) -> Iterator[Sample]:
+        """Return ``config.num_samples`` independent texts that follow ``prompt``.
 
         The prompt is read once, before this returns. Sample i depends on the seed and on i alone.
+
+        Args:
+            prompt: see :meth:`stream`.
+            config: how they are drawn.
+            state: see :meth:`stream`.
+            surprise: whether the samples tell the surprise at what is drawn.
         """
         config = generation.seeded(config)
-        ids = self.tokenizer.encode(prompt or self._line_begin(), source="the prompt")
-        logits, state = generation.read(self.engine, ids, self.engine.initial_state(1))
-        vocabulary, banned = self.tokenizer.vocabulary, self.tokenizer.unknown_id
+        vocabulary = self.tokenizer.vocabulary
+        penalty = generation.penalty(vocabulary, config, self.tokenizer.unknown_id)
+        reading = state if state is not None and not prompt else self.read(prompt, state=state)
 
-        def sample(index: int) -> Iterator[str]:
-            drawn = generation.generate(
-                self.engine, logits, state, config, index=index, banned=banned
-            )
-            return (vocabulary[i] for i in drawn)
+        def block(indices: range) -> generation.Block:
+            return generation.Block(self.engine, reading, config, indices, penalty)
 
-        return map(sample, range(config.num_samples))
+        return writing.samples(block, vocabulary, config, surprise=surprise)
+
+    def lines(
+        self,
+        config: LinesConfig,
+        sampling: SampleConfig,
+        *,
+        known: Collection[str] = (),
+        surprise: bool = False,
+    ) -> writing.Lines:
+        """Return new lines as the model writes them, for a text of one item per line.
+
+        Args:
+            config: how many, and which are wanted.
+            sampling: how they are drawn.
+            known: lines that are not wanted, such as those of the training text.
+            surprise: whether the samples tell the surprise at what is drawn.
+        """
+        if "\n" not in self.tokenizer.vocabulary:
+            raise ConfigError("the model knows no end of a line: its text was a single line")
+        if "\n" in sampling.forbid:
+            raise ConfigError("forbid holds the end of a line, without which no line ends")
+        self.tokenizer.encode(config.starts_with, source="starts_with")
+        room = config.max_length - len(config.starts_with)
+        sampling = replace(
+            sampling,
+            stop=("\n",),
+            length=room + 1,  # one more, for the end of the line
+            num_samples=config.tries or 100 * max(1, config.lines),
+            allow=sampling.allow and f"{sampling.allow}\n",
+        )
+        drawn = self.samples(f"\n{config.starts_with}", sampling, surprise=surprise)
+        return writing.Lines(drawn, config, known)
+
+    def read(
+        self, text: str = "", *, state: Reading | None = None, on_read: OnRead = nothing
+    ) -> Reading:
+        """Return what the model has when it has read ``text``, to go on from any number of times.
+
+        Args:
+            text: what to read. An empty text stands for the beginning of a line.
+            state: what was read before it.
+            on_read: called now and then with the number of characters that were read since.
+
+        Raises:
+            TokenError: for a character that the model does not know.
+        """
+        ids = self.tokenizer.encode(text or self._line_begin(), source="the prompt")
+        return scoring.read(self.engine, ids, state, on_read)
+
+    def score(
+        self,
+        text: str,
+        *,
+        state: Reading | None = None,
+        source: str = "the text",
+        on_read: OnRead = nothing,
+    ) -> NDArray[np.float64]:
+        """Return the surprise at each character of ``text`` (N,), in bits, given all before it.
+
+        Args:
+            text: what to score.
+            state: what was read before it; None is the beginning of a line.
+            source: what to call the text in an error.
+            on_read: called now and then with the number of characters that were read since.
+
+        Raises:
+            TokenError: for a character that the model does not know.
+        """
+        ids = self.tokenizer.encode(text, source=source)
+        before = self.read() if state is None else state
+        return scoring.score(self.engine, ids, before, on_read).astype(np.float64) / math.log(2)
+
+    def save_state(self, state: Reading, path: PathLike) -> None:
+        """Write what the model has read to a file of a few kilobytes.
+
+        Raises:
+            CheckpointError: if it cannot be written; the old file, if any, is untouched.
+        """
+        names = self.config.cell.state_names
+        readings.save(state, Path(path), model=self.fingerprint(), names=names)
+
+    def load_state(self, path: PathLike) -> Reading:
+        """Return what :meth:`save_state` wrote.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, or of another model.
+        """
+        names = self.config.cell.state_names
+        return readings.load(Path(path), self.read(), model=self.fingerprint(), names=names)
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of all that makes this model what it is."""
+        what = [self.config.to_dict(), self.tokenizer.vocabulary, self.tokenizer.unknown]
+        digest = hashlib.sha256(json.dumps(what).encode())
+        for name, tensor in sorted(self._weights.items()):
+            digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
 
     def _line_begin(self) -> str:
         vocabulary = self.tokenizer.vocabulary

@@ -77,6 +77,10 @@ class Settings:
         if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
             with contextlib.suppress(OverflowError):  # an integer too large for a float
                 value = float(value)
+        if typing.get_origin(kind) is tuple:
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise ConfigError(f"{item.name} must be a list of texts (got {value!r})")
+            return tuple(value)
         if type(value) is not kind:
             raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
         if kind is int and abs(value) >= 2**63:
@@ -231,7 +235,7 @@ class TrainConfig(Settings):
 class SampleConfig(Settings):
     """How characters are drawn."""
 
-    length: int = setting(500, "new characters per sample", minimum=0)
+    length: int = setting(500, "new characters per sample, 0 = without end", minimum=0)
     temperature: float = setting(
         0.8, "below 1 safer, above 1 wilder, 0 = always the likeliest", minimum=0
     )
@@ -239,7 +243,46 @@ class SampleConfig(Settings):
     top_p: float = setting(
         1.0, "draw among the likeliest that hold this share, 1 = all", above=0, maximum=1
     )
+    min_p: float = setting(
+        0.0,
+        "draw only what is at least this share as likely as the likeliest, 0 = all",
+        minimum=0,
+        maximum=1,
+    )
+    allow: str = setting("", "draw only characters of this text (all)")
+    forbid: str = setting("", "never draw a character of this text (none)")
+    stop: tuple[str, ...] = setting((), "end before this text; may be given more than once (none)")
     num_samples: int = setting(1, "independent samples", minimum=1)
     seed: int | None = setting(
         None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**63 - 1
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "" in self.stop:
+            raise ConfigError("stop must not be an empty text")
+        if self.length == 0 and self.num_samples > 1:
+            raise ConfigError("length 0, without end, goes with one sample: leave num_samples out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinesConfig(Settings):
+    """Which lines are wanted of a model of one item per line, such as names."""
+
+    lines: int = setting(0, "write so many lines, each a new item, in place of a text", minimum=0)
+    min_length: int = setting(1, "fewest characters of a line", minimum=0)
+    max_length: int = setting(200, "most characters of a line", minimum=1)
+    starts_with: str = setting("", "what every line begins with (anything)")
+    unique: bool = setting(False, "no line twice")
+    tries: int = setting(0, "most lines to draw in all, 0 = 100 for each one wanted", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_length > self.max_length:
+            raise ConfigError(
+                f"min_length ({self.min_length}) is above max_length ({self.max_length})"
+            )
+        if len(self.starts_with) > self.max_length:
+            raise ConfigError(f"starts_with is longer than max_length ({self.max_length})")
+        if "\n" in self.starts_with:
+            raise ConfigError("starts_with must be one line")

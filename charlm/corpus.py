@@ -41,33 +41,42 @@ def read_text(paths: Iterable[PathLike]) -> str:
 
 
 def _read_utf8(path: Path) -> bytes:
-    r"""Return the bytes of a text file, known to be UTF-8, without a mark and with ``\n`` alone.
-
-    Bytes, because strings are as wide as their widest character: one emoji makes every letter take
-    4 bytes, and to join strings would hold that twice.
-    """
+    """Return the bytes of a text file, see :func:`checked`."""
     try:
         data = path.read_bytes()
-        data.decode("utf-8")
     except FileNotFoundError:
         raise CorpusError(f"text file {path} does not exist") from None
     except IsADirectoryError:
         raise CorpusError(f"{path} is a folder: name the text files in it") from None
     except OSError as error:
         raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
-            f"{error.start}: convert it first, for example with iconv -f latin1 -t utf-8"
-        ) from None
     except ValueError:
         raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
-    if b"\0" in data:
-        raise CorpusError(f"{path} holds NUL bytes: it is a binary file, or not UTF-8 text")
-    data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = checked(data, str(path))
     if not data:
         raise CorpusError(f"text file {path} is empty")
     return data
+
+
+def checked(data: bytes, name: str) -> bytes:
+    r"""Return the bytes of a text, known to be UTF-8, without a mark and with ``\n`` alone.
+
+    Bytes, because strings are as wide as their widest character: one emoji makes every letter take
+    4 bytes, and to join strings would hold that twice.
+
+    Raises:
+        CorpusError: if ``data``, which is called ``name``, is not UTF-8 text.
+    """
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
+            f"{error.start}: convert it first, for example with iconv -f latin1 -t utf-8"
+        ) from None
+    if b"\0" in data:
+        raise CorpusError(f"{name} holds NUL bytes: it is a binary file, or not UTF-8 text")
+    return data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def fingerprint(text: str) -> str:
@@ -76,6 +85,11 @@ def fingerprint(text: str) -> str:
     for start in range(0, len(text), CHUNK):
         digest.update(text[start : start + CHUNK].encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def training_length(characters: int, validation_fraction: float) -> int:
+    """Return how many characters at the front of a text are trained on."""
+    return int(characters * (1 - validation_fraction))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +125,7 @@ class Corpus:
             CorpusError: if either part holds fewer than two characters.
         """
         ids = tokenizer.encode(text)
-        cut = int(len(ids) * (1 - validation_fraction))
+        cut = training_length(len(ids), validation_fraction)
         for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
             if len(part) < 2:
                 raise CorpusError(

@@ -1,38 +1,230 @@
 """The model stepped in numpy: no torch, starts at once.
 
-It runs the very equations of ``cells``. torch repacks its weights at every call, which for one
-character at a time costs far more than the arithmetic.
+torch repacks its weights at every call, which for one character at a time costs far more than the
+arithmetic. Here a step of one lane is little more than reading every weight once:
+
+    the input product of layer 0 has only V values: it is a table (V, G*H);
+    where a cell needs only the sum of its two products, upper layers have one, W (x, h);
+    sigmoid(a) = 0.5 + 0.5 tanh(0.5 a), and with the inner 0.5 folded into the weights (a power of
+    two, so exact) one call of tanh serves all gates of a layer;
+    the arrays of a lane are made once.
+
+The equations are those of ``cells``, with which the tests compare every kernel below. A cell that
+has no kernel is stepped by its own equations.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.cells import Cell
 from charlm.checkpoint import Tensors
 from charlm.config import ModelConfig
 
-State = tuple[NDArray[np.float32], ...]
+Floats = NDArray[np.float32]
+State = tuple[Floats, ...]
+
+
+class Kernel:
+    """One layer, moved in place; this one runs the equations of the cell itself.
+
+    Args:
+        cell: the recurrence.
+        w: the weights, as :meth:`prepared` returned them.
+        state: arrays (B, H) to begin with; they are copied.
+    """
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        self.cell = cell
+        self.w = w
+        self.state: State = tuple(s.copy() for s in state)
+
+    @classmethod
+    def prepared(cls, w: Tensors) -> Tensors:
+        """Return the weights of a layer as this kernel wants them."""
+        return w
+
+    @property
+    def output(self) -> Floats:
+        """What the layer says of the last character, (B, H)."""
+        return self.state[0]
+
+    def project(self, x: Floats) -> Floats:
+        """Return the input product of one character or many: (..., I) -> (..., G*H)."""
+        return self.cell.project(x, self.w)  # type: ignore[no-any-return]
+
+    def move(self, projected: Floats) -> None:
+        """Read one character per lane, given its input product (B, G*H)."""
+        self.state = self.cell.step(np, projected, self.state, self.w)
+
+    def feed(self, x: Floats) -> None:
+        """Read one character per lane, given the input of the layer (B, I)."""
+        self.move(self.project(x))
+
+
+def by_gate(rows: Floats, order: Sequence[int], halved: int) -> Floats:
+    """Return ``rows`` (G*H, ...) with its gates in ``order``, the first ``halved`` of them halved.
+
+    Those are the gates of a sigmoid, see the head of this module.
+    """
+    gates = rows.reshape(len(order), -1, *rows.shape[1:])[list(order)]
+    gates[:halved] *= 0.5
+    return gates.reshape(rows.shape)
+
+
+def sigmoids(tanhs: Floats) -> None:
+    """Turn tanh(a / 2) into sigmoid(a), in place."""
+    tanhs *= 0.5
+    tanhs += 0.5
+
+
+class Summed(Kernel):
+    """A cell that needs only the sum of its input product and its recurrent product."""
+
+    order: ClassVar[tuple[int, ...]]  # of the gates, those of a sigmoid first
+    halved: ClassVar[int]  # how many those are
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        lanes, size = state[0].shape
+        inputs = w["joint"].shape[1] - size
+        self.joint, self.recurrent, self.bias = w["joint"].T, w["joint"][:, inputs:].T, w["bias"]
+        both = np.empty((lanes, inputs + size), np.float32)
+        self.both, self.x, h = both, both[:, :inputs], both[:, inputs:]
+        h[:] = state[0]
+        self.state = (h, *self.state[1:])
+        self.a = np.empty((lanes, len(cell.gates) * size), np.float32)
+
+    @classmethod
+    def prepared(cls, w: Tensors) -> Tensors:
+        """See :class:`Kernel`."""
+        joint = np.concatenate((w["weight_ih"], w["weight_hh"]), axis=1)
+        bias = w["bias_ih"] + w["bias_hh"]
+        return {
+            "joint": by_gate(joint, cls.order, cls.halved),
+            "bias": by_gate(bias, cls.order, cls.halved),
+        }
+
+    def project(self, x: Floats) -> Floats:
+        """See :class:`Kernel`."""
+        return x @ self.joint[: x.shape[-1]] + self.bias
+
+    def move(self, projected: Floats) -> None:
+        """See :class:`Kernel`."""
+        np.matmul(self.state[0], self.recurrent, out=self.a)  # takes views as they are
+        self.a += projected
+        self.activate()
+
+    def feed(self, x: Floats) -> None:
+        """See :class:`Kernel`."""
+        self.x[:] = x
+        np.dot(self.both, self.joint, out=self.a)
+        self.a += self.bias
+        self.activate()
+
+    def activate(self) -> None:
+        """Move the state, given the sum of the products in ``a`` (B, G*H)."""
+        raise NotImplementedError  # pragma: no cover
+
+
+class RNNKernel(Summed):
+    """See ``cells.RNN``."""
+
+    order, halved = (0,), 0
+
+    def activate(self) -> None:
+        """See :class:`Summed`."""
+        (h,) = self.state
+        if self.cell.nonlinearity == "tanh":
+            np.tanh(self.a, out=h)
+        else:
+            np.maximum(self.a, 0, out=h)
+
+
+class LSTMKernel(Summed):
+    """See ``cells.LSTM``."""
+
+    order, halved = (0, 1, 3, 2), 3  # i, f, o, g
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        size = state[0].shape[1]
+        self.sigmoids = self.a[:, : 3 * size]
+        self.i, self.f, self.o, self.g = (self.a[:, k * size : (k + 1) * size] for k in range(4))
+
+    def activate(self) -> None:
+        """See :class:`Summed`."""
+        h, c = self.state
+        np.tanh(self.a, out=self.a)
+        sigmoids(self.sigmoids)
+        c *= self.f
+        self.i *= self.g
+        c += self.i
+        np.tanh(c, out=self.g)
+        np.multiply(self.o, self.g, out=h)
+
+
+class GRUKernel(Kernel):
+    """See ``cells.GRU``."""
+
+    order, halved = (0, 1, 2), 2  # r, z, n
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        lanes, size = state[0].shape
+        self.a = np.empty((lanes, 3 * size), np.float32)
+        self.recurrent = w["weight_hh"].T
+        self.rz, self.n = self.a[:, : 2 * size], self.a[:, 2 * size :]
+        self.r, self.z = self.a[:, :size], self.a[:, size : 2 * size]
+
+    @classmethod
+    def prepared(cls, w: Tensors) -> Tensors:
+        """See :class:`Kernel`."""
+        return {name: by_gate(rows, cls.order, cls.halved) for name, rows in w.items()}
+
+    def move(self, projected: Floats) -> None:
+        """See :class:`Kernel`."""
+        (h,) = self.state
+        width = self.rz.shape[1]
+        np.dot(h, self.recurrent, out=self.a)
+        self.a += self.w["bias_hh"]
+        self.rz += projected[:, :width]
+        np.tanh(self.rz, out=self.rz)
+        sigmoids(self.rz)
+        self.n *= self.r
+        self.n += projected[:, width:]
+        np.tanh(self.n, out=self.n)
+        h -= self.n  # h' = n + z (h - n)
+        h *= self.z
+        h += self.n
+
+
+KERNELS: dict[str, type[Kernel]] = {"rnn": RNNKernel, "lstm": LSTMKernel, "gru": GRUKernel}
 
 
 class Engine:
-    """The language model of ``config`` with ``weights``, a :class:`charlm.generation.Stepper`.
+    """The language model of ``config`` with ``weights``.
 
     Args:
         config: what the model computes.
         weights: the parameters that ``config.parameter_shapes`` lists, float32.
+        fused: whether cells that have a kernel run it.
     """
 
-    def __init__(self, config: ModelConfig, weights: Tensors):
+    def __init__(self, config: ModelConfig, weights: Tensors, *, fused: bool = True):
         self.config = config
         self.cell = config.cell
+        self.kernel = KERNELS.get(config.backbone, Kernel) if fused else Kernel
         names = self.cell.shapes(config.input_size(0), config.hidden_size)
         self.layers = [
-            {name: weights[f"backbone.layers.{layer}.{name}"] for name in names}
-            for layer in range(config.num_layers)
+            self.kernel.prepared({name: weights[f"backbone.layers.{k}.{name}"] for name in names})
+            for k in range(config.num_layers)
         ]
         embedding = weights["embedding.weight"]
-        self.table = self.cell.project(embedding, self.layers[0])  # (V, G*H), of layer 0
+        first = self.kernel(self.cell, self.layers[0], self._of_layer(self.initial_state(1), 0))
+        self.table = first.project(embedding)  # (V, G*H): the input product of layer 0
         self.head_weight = embedding if config.tie_weights else weights["head.weight"]
         self.head_bias = weights["head.bias"]
 
@@ -41,14 +233,75 @@ class Engine:
         shape = (self.config.num_layers, batch_size, self.config.hidden_size)
         return tuple(np.zeros(shape, np.float32) for _ in self.cell.state_names)
 
-    def step(self, ids: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+    def lanes(self, state: State) -> "Lanes":
+        """Return lanes that go on from ``state``, arrays (L, B, H), to be moved in place."""
+        return Lanes(self, state)
+
+    def step(self, ids: NDArray[Any], state: State) -> tuple[Floats, State]:
         """Read one character per lane: ids (B,) -> logits (B, V) of the next one, next state."""
-        first, *others = self.layers
-        after = [self.cell.step(np, self.table[ids], tuple(s[0] for s in state), first)]
-        x = after[0][0]  # (B, H)
-        for layer, w in enumerate(others, start=1):
-            projected = self.cell.project(x, w)  # (B, G*H)
-            after.append(self.cell.step(np, projected, tuple(s[layer] for s in state), w))
-            x = x + after[-1][0] if self.config.residual else after[-1][0]
-        logits = x @ self.head_weight.T + self.head_bias  # (B, V)
-        return logits, tuple(np.stack(arrays) for arrays in zip(*after, strict=True))
+        lanes = self.lanes(state)
+        return lanes.step(ids), lanes.state
+
+    def kernels(self, state: State) -> list[Kernel]:
+        """Return a kernel for each layer, at ``state``."""
+        return [
+            self.kernel(self.cell, w, self._of_layer(state, layer))
+            for layer, w in enumerate(self.layers)
+        ]
+
+    @staticmethod
+    def _of_layer(state: State, layer: int) -> State:
+        return tuple(s[layer] for s in state)
+
+
+class Lanes:
+    """B lanes of an engine, moved in place: what one call returns the next one overwrites."""
+
+    def __init__(self, engine: Engine, state: State):
+        self.engine = engine
+        self.kernels = engine.kernels(state)
+        vocab_size, size = engine.head_weight.shape
+        lanes = state[0].shape[1]
+        self.head = engine.head_weight.T
+        self.x = np.empty((lanes, size), np.float32)
+        self.logits = np.empty((lanes, vocab_size), np.float32)
+
+    @property
+    def state(self) -> State:
+        """A copy of the state, arrays (L, B, H)."""
+        return tuple(np.stack(s) for s in zip(*(k.state for k in self.kernels), strict=True))
+
+    def step(self, ids: NDArray[Any]) -> Floats:
+        """Read one character per lane: ids (B,) -> logits (B, V) of the next one."""
+        first, *others = self.kernels
+        first.move(self.engine.table[ids])
+        x = first.output  # (B, H)
+        for kernel in others:
+            kernel.feed(x)
+            if self.engine.config.residual:
+                x = np.add(x, kernel.output, out=self.x)
+            else:
+                x = kernel.output
+        np.dot(x, self.head, out=self.logits)
+        self.logits += self.engine.head_bias
+        return self.logits
+
+    def read(self, ids: NDArray[Any]) -> Floats:
+        """Read a window: ids (B, T) -> outputs of the backbone (B, T, H).
+
+        Layer by layer, so that the input product of a layer is one for the whole window.
+        """
+        x: Floats | None = None  # (T, B, H)
+        for kernel in self.kernels:
+            projected = self.engine.table[ids.T] if x is None else kernel.project(x)
+            y = np.empty((*ids.T.shape, self.x.shape[1]), np.float32)
+            for t, product in enumerate(projected):
+                kernel.move(product)
+                y[t] = kernel.output
+            x = y if x is None or not self.engine.config.residual else x + y
+        assert x is not None
+        return x.swapaxes(0, 1)
+
+    def predict(self, y: Floats) -> Floats:
+        """Return the logits (..., V) that outputs of the backbone (..., H) stand for."""
+        return y @ self.head + self.engine.head_bias

@@ -23,6 +23,7 @@ from charlm.recipes import REFERENCE
 
 How = tuple[str, int]  # precision, and threads of torch (0: as many as it takes)
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL = 128  # hidden size up to which one thread may be faster than all
 MARGIN = 1.15  # by which a way to train must be faster than one before it, to be sure of it
 EVALUATION_SHARE = 0.02  # of the time of a run in minutes
@@ -187,3 +188,19 @@ def evaluation_seconds(model: CharLM, corpus: Corpus) -> float:
     began = time.perf_counter()
     evaluate(model, part)
     return (time.perf_counter() - began) * len(corpus.validation) / len(part)
+
+
+def device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is the first accelerator, else the CPU."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, is_there in there.items() if is_there)
+    if name not in DEVICES:
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)} (got {name!r})")
+    if not there[name]:
+        raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
+    return torch.device(name)

@@ -19,22 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from charlm import checkpoint as checkpoints
 from charlm import machine
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ModelConfig, TrainConfig
-from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text
+from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text, training_length
+from charlm.dynamic import evaluate_dynamic
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
 from charlm.recipes import configs_for, enough_epochs
+from charlm.scan import OnRead, nothing
 from charlm.tokenizer import CharTokenizer
 from charlm.training import Progress, Trainer
 
 METRICS = "metrics.jsonl"
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Run:
@@ -112,7 +112,7 @@ def start(
             behind it where such a run is there already.
         init_from: a run whose weights to begin with; rows of the embedding and the head are matched
             by character.
-        device: one of ``DEVICES``.
+        device: one of ``machine.DEVICES``.
         precision: ``auto``, which is the fastest here, or one of ``config.PRECISIONS``.
         threads: of torch; None for the fastest.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
@@ -128,7 +128,7 @@ def start(
     if out is not None:
         _check_new(Path(out))
     began = time.monotonic()
-    where = _device(device)
+    where = machine.device(device)
     base = None
     if init_from is not None:
         base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
@@ -199,7 +199,7 @@ def resume(
             rate is from now on that of a run which had this length from the beginning.
         minutes: a new total of minutes, in place of steps.
         learning_rate: a new peak of the learning rate.
-        device: one of ``runs.DEVICES``.
+        device: one of ``machine.DEVICES``.
         precision: ``auto`` is what the run trained with so far.
         threads: of torch; None is as many as so far.
 
@@ -234,7 +234,7 @@ def resume(
     corpus = _same_corpus(found, text)
     machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
-    model.to(_device(device))
+    model.to(machine.device(device))
     if precision == "auto":
         precision = found.precision
     hows = machine.hows(precision, found.threads if threads is None else threads, model)
@@ -262,7 +262,13 @@ def _extended(config: TrainConfig, steps: int | None, minutes: float | None) -> 
 
 
 def score(
-    found: Checkpoint, text: str, *, held_out: bool = False, device: str = "auto"
+    found: Checkpoint,
+    text: str,
+    *,
+    held_out: bool = False,
+    device: str = "auto",
+    dynamic: bool = False,
+    on_read: OnRead = nothing,
 ) -> Evaluation:
     """Return how well the model of ``found`` predicts ``text``.
 
@@ -270,13 +276,27 @@ def score(
         found: a checkpoint; its model is enough.
         text: any text in its vocabulary.
         held_out: score only the part of ``text`` that the run's training would hold out.
-        device: one of ``DEVICES``.
+        device: one of ``machine.DEVICES``.
+        dynamic: let the model learn from the text as it reads, see ``dynamic``.
+        on_read: with ``dynamic``, called now and then with the number of characters read since.
     """
     tokenizer = found.tokenizer
     ids = _corpus(text, found).validation if held_out else tokenizer.encode(text)
     model = CharLM(found.model_config, tokenizer.vocab_size)
     model.load_weights(found.weights)
-    return evaluate(model.to(_device(device)), ids)
+    model.to(machine.device(device))
+    return evaluate_dynamic(model, ids, on_read=on_read) if dynamic else evaluate(model, ids)
+
+
+def training_text(found: Checkpoint) -> str:
+    """Return what the model of ``found`` was trained on, if it is still there, or else nothing."""
+    try:
+        text = read_text(_regular(found.files))
+    except CorpusError:
+        return ""
+    if fingerprint(text) != found.fingerprint:
+        return ""
+    return text[: training_length(len(text), found.train_config.validation_fraction)]
 
 
 def _corpus(text: str, found: Checkpoint, files: tuple[str, ...] = ()) -> Corpus:
@@ -287,10 +307,7 @@ def _corpus(text: str, found: Checkpoint, files: tuple[str, ...] = ()) -> Corpus
 
 def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
     """Return the corpus of a run, refusing a text that is not the one that it began with."""
-    files = found.files if text is None else tuple(map(str, text))
-    for file in files if text is None else ():
-        if not Path(file).is_file():  # nor a pipe or device that a stranger's checkpoint names
-            raise CorpusError(f"the run's text {file} is not there: name it with --text")
+    files = _regular(found.files) if text is None else tuple(map(str, text))
     content = read_text(files)
     now = fingerprint(content)
     if now != found.fingerprint:
@@ -300,6 +317,14 @@ def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
             "or begin a new run from these weights with charlm train --init-from"
         )
     return _corpus(content, found, files)
+
+
+def _regular(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the texts of a run, which are files: no pipe or device that a stranger names."""
+    for file in files:
+        if not Path(file).is_file():
+            raise CorpusError(f"the run's text {file} is not there: name it with --text")
+    return files
 
 
 def _cut_metrics(path: Path, step: int) -> None:
@@ -358,19 +383,3 @@ def _matched(
             result[name] = fresh[name]
             result[name][place] = base.weights[name]
     return result
-
-
-def _device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is the first accelerator, else the CPU."""
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, is_there in there.items() if is_there)
-    if name not in DEVICES:
-        raise ConfigError(f"device must be one of {', '.join(DEVICES)} (got {name!r})")
-    if not there[name]:
-        raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
-    return torch.device(name)

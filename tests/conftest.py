@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,24 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def run(workplace, capsys, monkeypatch):
+    """Run a command in this process: exit status, stdout, stderr."""
+    from charlm.cli import main
+
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as leaving:
+            status = leaving.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
 # Settings of a run that trains in a moment.
 QUICK = {
     "embedding_size": E,
@@ -98,3 +117,11 @@ def assert_same_run(one, other):
         assert a.tensors().keys() == b.tensors().keys()
         for key, tensor in a.tensors().items():
             assert np.array_equal(tensor, b.tensors()[key]), key
+
+
+def one_line(status, out, err, expected):
+    """Assert that a command failed with one line that says what, where and what to do."""
+    assert status == expected
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert re.match(r"charlm( \w+)?: error: ", err)

@@ -13,31 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DATA, QUICK_FLAGS, assert_same_run
+from conftest import DATA, QUICK_FLAGS, assert_same_run, one_line
 
 from charlm import checkpoint as checkpoints
 from charlm import recipes
 from charlm.cli import display, main
+from charlm.cli.commands import COMMANDS
 from charlm.training import Progress, Trainer
 
 LSTM = str(DATA / "format-1-lstm.safetensors")
 CHARLM = [sys.executable, "-m", "charlm"]
-
-
-@pytest.fixture
-def run(workplace, capsys, monkeypatch):
-    """Run a command in this process: exit status, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*words):
-        try:
-            status = main([str(word) for word in words])
-        except SystemExit as leaving:
-            status = leaving.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def quick(*more):
@@ -58,7 +43,8 @@ def test_train_resume_generate_evaluate_info(run):
     status, out, _ = run("evaluate", "text", "text.txt", "--json")
     assert status == 0
     result = json.loads(out)
-    assert set(result) == {"nats_per_char", "bits_per_char", "perplexity", "characters"}
+    units = {"nats_per_char", "bits_per_char", "perplexity", "characters"}
+    assert set(result) == {*units, "baselines"}
     assert "nats per character" in run("evaluate", "text", "text.txt", "--held-out")[1]
     assert json.loads(run("info", "text", "--json")[1])["step"] == 8
     assert "hidden_size          11" in run("info", "text")[1]
@@ -82,14 +68,6 @@ def test_corpus_python(run):
     assert status == 0
     assert Path("corpora/python.txt").stat().st_size > 3_000_000
     assert "characters" in err
-
-
-def one_line(status, out, err, expected):
-    """Assert that a command failed with one line that says what, where and what to do."""
-    assert status == expected
-    assert out == ""
-    assert len(err.splitlines()) == 1, err
-    assert re.match(r"charlm( \w+)?: error: ", err)
 
 
 def write_bad_inputs():
@@ -183,7 +161,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run, command):
     one_line(*run(*command), expected=2)
 
 
-@pytest.mark.parametrize("verb", ["", "train", "resume", "generate", "evaluate", "info", "corpus"])
+@pytest.mark.parametrize("verb", ["", *COMMANDS])
 def test_help(run, verb):
     status, out, _ = run(*verb.split(), "--help")
     assert status == 0

@@ -8,8 +8,10 @@ from conftest import BACKBONES, DATA, GOLDEN, ROOT, B, H, T, V, random_ids, tiny
 from charlm import checkpoint as checkpoints
 from charlm.corpus import read_text
 from charlm.engine import Engine
-from charlm.generation import read
 from charlm.model import CharLM
+
+# From tests' sizes to those of the recipes; lanes as samples have them.
+SIZES = [{}, {"residual": False}, {"num_layers": 1}, {"num_layers": 3}, {"hidden_size": 128}]
 
 
 def log_probabilities(logits):
@@ -17,51 +19,93 @@ def log_probabilities(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-@pytest.mark.parametrize("changes", [{}, {"residual": False}, {"num_layers": 1}, {"num_layers": 3}])
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_engine_agrees_with_the_reference_from_any_state(name, nonlinearity, changes):
-    model = CharLM(tiny_config(name, nonlinearity, **changes), V, how="reference", seed=4).eval()
-    engine = Engine(model.config, model.weights())
+def random_state(engine, lanes=B):
     rng = np.random.default_rng(5)
-    state = tuple(rng.normal(size=s.shape).astype(np.float32) for s in engine.initial_state(B))
-    ids = random_ids(6, B, T)
+    return tuple(rng.normal(size=s.shape).astype(np.float32) for s in engine.initial_state(lanes))
+
+
+def expected_of(model, ids, state):
     with torch.no_grad():
-        expected, after = model(torch.from_numpy(ids), tuple(map(torch.from_numpy, state)))
+        logits, after = model.eval()(torch.from_numpy(ids), tuple(map(torch.from_numpy, state)))
+    return logits.numpy(), tuple(s.numpy() for s in after)
+
+
+def assert_states_close(ours, theirs, atol=1e-5):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("changes", SIZES)
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_steps_and_windows_agree_with_the_reference_from_any_state(
+    name, nonlinearity, changes, fused
+):
+    model = CharLM(tiny_config(name, nonlinearity, **changes), V, how="reference", seed=4)
+    engine = Engine(model.config, model.weights(), fused=fused)
+    state = random_state(engine)
+    ids = random_ids(6, B, T)
+    expected, after = expected_of(model, ids, state)
+    atol = 1e-5 * max(1, np.abs(expected).max())  # relu's values grow
+    stepped = engine.lanes(state)
     for t in range(T):
-        logits, state = engine.step(ids[:, t], state)
-        np.testing.assert_allclose(logits, expected[:, t].numpy(), rtol=0, atol=1e-5)
-    for ours, theirs in zip(state, after, strict=True):
-        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(stepped.step(ids[:, t]), expected[:, t], rtol=0, atol=atol)
+    assert_states_close(stepped.state, after, atol)
+    windowed = engine.lanes(state)
+    logits = windowed.predict(windowed.read(ids))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=atol)
+    assert_states_close(windowed.state, after, atol)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_large_model_agrees_over_many_steps(name):
+    model = CharLM(tiny_config(name, hidden_size=512, embedding_size=128), V, seed=4)
+    engine = Engine(model.config, model.weights())
+    state = random_state(engine, lanes=1)
+    ids = random_ids(6, 1, 100)
+    expected, after = expected_of(model, ids, state)
+    lanes = engine.lanes(state)
+    logits = np.stack([lanes.step(ids[:, t]).copy() for t in range(100)], axis=1)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    assert_states_close(lanes.state, after, 1e-4)
 
 
 def test_engine_with_tied_weights():
-    model = CharLM(tiny_config(tie_weights=True, embedding_size=H), V, seed=4).eval()
+    model = CharLM(tiny_config(tie_weights=True, embedding_size=H), V, seed=4)
     engine = Engine(model.config, model.weights())
     ids = random_ids(6, B, 1)
-    with torch.no_grad():
-        expected, _ = model(torch.from_numpy(ids), model.initial_state(B))
+    expected, _ = expected_of(model, ids, engine.initial_state(B))
     logits, _ = engine.step(ids[:, 0], engine.initial_state(B))
-    np.testing.assert_allclose(logits, expected[:, 0].numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, expected[:, 0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_engine_agrees_on_a_trained_model_after_a_long_read(name):
     found = checkpoints.load(DATA / f"format-1-{name}.safetensors")
     ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[5000:5400])
-    model = CharLM(found.model_config, found.tokenizer.vocab_size).eval()
+    model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     engine = Engine(found.model_config, found.weights)
-    with torch.no_grad():
-        whole = torch.from_numpy(ids.astype(np.int64))[None]
-        expected = log_probabilities(model(whole, model.initial_state(1))[0][0].numpy())
-    _, state = read(engine, ids[:200], engine.initial_state(1))
+    whole = ids.astype(np.int64)[None]
+    expected, _ = expected_of(model, whole, engine.initial_state(1))
+    lanes = engine.lanes(engine.initial_state(1))
+    lanes.read(whole[:, :200])
     for t in range(200, 400):
-        logits, state = engine.step(ids[t : t + 1], state)
-        np.testing.assert_allclose(log_probabilities(logits[0]), expected[t], rtol=0, atol=1e-4)
+        found = log_probabilities(lanes.step(ids[t : t + 1])[0])
+        np.testing.assert_allclose(found, log_probabilities(expected[0, t]), rtol=0, atol=1e-4)
 
 
 def test_a_step_leaves_its_state_as_it_was():
     engine = Engine(tiny_config(), CharLM(tiny_config(), V).weights())
     state = engine.initial_state(B)
     engine.step(random_ids(1, B), state)
+    engine.lanes(state).read(random_ids(1, B, T))
     assert not any(s.any() for s in state)
+
+
+def test_building_an_engine_leaves_the_weights_as_they_were():
+    for name in GOLDEN:
+        weights = CharLM(tiny_config(name), V).weights()
+        before = {key: tensor.copy() for key, tensor in weights.items()}
+        Engine(tiny_config(name), weights)
+        assert all(np.array_equal(before[key], weights[key]) for key in before)

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from charlm import checkpoint as checkpoints
 from charlm.corpus import read_text
 from charlm.errors import CorpusError, DivergenceError
-from charlm.evaluation import WARM_UP, Evaluation, evaluate
+from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
+from charlm.scan import WARM_UP
 
 
 def scored_one_by_one(model, ids):

@@ -1,12 +1,24 @@
 import numpy as np
 import pytest
+from conftest import BACKBONES, V, tiny_config
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from charlm.config import SampleConfig
-from charlm.errors import DivergenceError
-from charlm.generation import draw, generate, probabilities, read, seeded
+from charlm.engine import Engine
+from charlm.errors import ConfigError, DivergenceError
+from charlm.generation import (
+    Block,
+    blocks,
+    choose,
+    penalty,
+    probabilities,
+    seeded,
+    surprise,
+    weights,
+)
+from charlm.readings import Reading
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
 
@@ -17,28 +29,65 @@ class Chain:
     def __init__(self, table):
         self.table = np.asarray(table, dtype=np.float64)
 
-    def initial_state(self, batch_size):
-        return (np.zeros((1, batch_size, 1)),)
+    def lanes(self, state):
+        return Chain.Lanes(self.table, state)
 
-    def step(self, ids, state):
-        return self.table[ids], (state[0] + 1,)
+    class Lanes:
+        def __init__(self, table, state):
+            self.table, self.state = table, state
+
+        def step(self, ids):
+            self.state = (self.state[0] + 1,)
+            return self.table[ids]
 
 
-def sample(chain, config, **options):
-    logits, state = read(chain, np.array([0]), chain.initial_state(1))
-    return list(generate(chain, logits, state, config, **options))
+def reading(chain):
+    return Reading(chain.table[0], (np.zeros((1, 1, 1)),))
 
 
-@given(LOGITS, st.floats(1e-3, 50), st.integers(0, 45), st.floats(0.01, 1))
-@example(np.array([-7.8143e-41, 0.0], np.float32), 1.0, 0, 0.5)  # as likely, once rounded
-def test_probabilities_are_a_distribution_that_keeps_the_order(logits, temperature, top_k, top_p):
-    config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+def block(chain, config, indices=range(1), **options):
+    return Block(chain, reading(chain), config, indices, **options)
+
+
+def sample(chain, count, config, **options):
+    """Return what is drawn in ``count`` steps, (count, B)."""
+    drawn = block(chain, config, **options)
+    return np.array([drawn.draw() for _ in range(count)])
+
+
+CONTROLS = st.builds(
+    SampleConfig,
+    temperature=st.floats(1e-3, 50),
+    top_k=st.integers(0, 45),
+    top_p=st.floats(0.01, 1),
+    min_p=st.floats(0, 1),
+)
+
+
+@given(LOGITS, CONTROLS)
+@example(  # as likely, once rounded
+    np.array([-7.8143e-41, 0.0], np.float32), SampleConfig(temperature=1.0, top_p=0.5)
+)
+def test_probabilities_are_a_distribution_that_keeps_the_order(logits, config):
     p = probabilities(logits, config)
     assert p.min() >= 0
     assert abs(p.sum() - 1) < 1e-9
     assert p[logits.argmax()] == p.max() > 0
-    if top_k:
-        assert np.count_nonzero(p) <= top_k
+    if config.top_k:
+        assert np.count_nonzero(p) <= config.top_k
+    assert p[p > 0].min() >= config.min_p * p.max() * (1 - 1e-9)
+
+
+@given(LOGITS, CONTROLS)
+def test_what_stays_is_what_every_control_alone_lets_stay_and_keeps_its_proportions(logits, config):
+    """Top-p sees what top-k has left, so only the others are compared alone."""
+    full = probabilities(logits, SampleConfig(temperature=config.temperature))
+    p = probabilities(logits, config)
+    kept = p > 0
+    np.testing.assert_allclose(p[kept], full[kept] / full[kept].sum(), rtol=1e-9)
+    for name in ("top_k", "min_p"):
+        alone = SampleConfig(temperature=config.temperature, **{name: getattr(config, name)})
+        assert not (kept & (probabilities(logits, alone) == 0)).any()
 
 
 @given(LOGITS, st.floats(0.05, 0.999))
@@ -51,6 +100,13 @@ def test_top_p_keeps_the_fewest_that_hold_the_share(logits, share):
     assert full[kept].min() >= full[~kept].max(initial=0)
 
 
+@given(LOGITS, st.floats(0, 1))
+def test_min_p_keeps_exactly_what_is_likely_enough(logits, share):
+    w = weights(logits[None], SampleConfig(temperature=1.0))[0]
+    kept = probabilities(logits, SampleConfig(temperature=1.0, min_p=share)) > 0
+    assert np.array_equal(kept, (w >= share) & (w > 0))
+
+
 @given(LOGITS)
 def test_temperature_zero_is_argmax(logits):
     p = probabilities(logits, SampleConfig(temperature=0))
@@ -60,64 +116,122 @@ def test_temperature_zero_is_argmax(logits):
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-3, 1e300])
 def test_no_temperature_makes_anything_but_numbers(temperature):
-    logits = np.array([1e4, -1e4, 9.9e3, -np.inf])
-    with np.errstate(all="raise", under="ignore"):
-        p = probabilities(logits, SampleConfig(temperature=temperature, top_k=3, top_p=0.9))
-    assert np.isfinite(p).all()
-    assert abs(p.sum() - 1) < 1e-12
+    logits = np.array([1e4, -1e4, 9.9e3, -np.inf, 3e38])
+    for values in (logits, logits[:4]):
+        with np.errstate(all="raise", under="ignore"):
+            p = probabilities(
+                values, SampleConfig(temperature=temperature, top_k=3, top_p=0.9, min_p=0.1)
+            )
+        assert np.isfinite(p).all()
+        assert abs(p.sum() - 1) < 1e-12
 
 
 def test_sampling_frequencies_fit_the_distribution():
     logits = np.log([0.5, 0.25, 0.125, 0.0625, 0.0625])
-    count = 20_000
+    count, lanes = 4_000, 5
     for config in (
-        SampleConfig(temperature=1.0, seed=1, length=count),
-        SampleConfig(temperature=0.7, seed=2, length=count),
-        SampleConfig(temperature=1.3, top_k=3, top_p=0.95, seed=3, length=count),
+        SampleConfig(temperature=1.0, seed=1),
+        SampleConfig(temperature=0.7, seed=2),
+        SampleConfig(temperature=1.3, top_k=3, top_p=0.95, seed=3),
+        SampleConfig(temperature=1.3, min_p=0.2, seed=4),
     ):
-        expected = probabilities(logits, config) * count
-        drawn = np.bincount(sample(Chain([logits] * 5), config), minlength=5)
+        expected = probabilities(logits, config) * count * lanes
+        drawn = sample(Chain([logits] * 5), count, config, indices=range(lanes))
+        counts = np.bincount(drawn.ravel(), minlength=5)
         kept = expected > 0
-        assert not drawn[~kept].any()
-        chi_square = ((drawn - expected)[kept] ** 2 / expected[kept]).sum()
+        assert not counts[~kept].any()
+        chi_square = ((counts - expected)[kept] ** 2 / expected[kept]).sum()
         assert chi_square < 23.5  # 4 degrees of freedom: false alarms below 1 in 10,000
 
 
-def test_draw_takes_in_every_number_between_0_and_1():
-    class Fixed:
-        def __init__(self, value):
-            self.value = value
-
-        def random(self):
-            return self.value
-
-    p = np.array([0.0, 0.3, 0.0, 0.7, 0.0])
-    assert draw(p, Fixed(0.0)) == 1
-    assert draw(p, Fixed(np.nextafter(1, 0))) == 3
+def test_choose_takes_in_every_number_between_0_and_1():
+    w = np.array([[0.0, 0.3, 0.0, 0.7, 0.0]] * 2)
+    assert choose(w, np.array([[0.0], [np.nextafter(1, 0)]])).tolist() == [1, 3]
 
 
-def test_sample_i_depends_on_the_seed_and_on_i_alone():
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_sample_i_depends_on_the_seed_and_on_i_alone(name, nonlinearity):
+    """Blocks have fixed places and widths, so sample i is drawn by the same products."""
+    config = tiny_config(name, nonlinearity)
+    rng = np.random.default_rng(1)
+    tensors = {
+        name: rng.normal(0, 0.4, shape).astype(np.float32)
+        for name, shape in config.parameter_shapes(V).items()
+    }
+    engine = Engine(config, tensors)
+    begin = Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+
+    def texts(count, seed):
+        found = []
+        for indices in blocks(count):
+            drawn = Block(engine, begin, SampleConfig(seed=seed), indices)
+            found += list(np.array([drawn.draw() for _ in range(70)]).T)
+        return np.array(found[:count])
+
+    assert [len(texts(n, 7)) for n in (1, 2, 12)] == [1, 2, 12]
+    assert np.array_equal(texts(12, 7)[:2], texts(2, 7))
+    assert np.array_equal(texts(12, 7)[:1], texts(1, 7))
+    assert len({tuple(text) for text in texts(70, 7)}) == 70
+    assert not np.array_equal(texts(1, 8), texts(1, 7))
+
+
+@given(st.integers(1, 400))
+def test_blocks_hold_every_sample_once(count):
+    found = [index for indices in blocks(count) for index in indices]
+    assert found[:count] == list(range(count))
+    assert len(next(blocks(count))) == 1
+
+
+def test_a_block_leaves_its_reading_alone_and_tells_what_it_has_read_since():
     chain = Chain(np.random.default_rng(0).normal(size=(6, 6)))
-    config = SampleConfig(seed=7, length=40)
-    texts = [sample(chain, config, index=i) for i in range(5)]
-    assert texts == [sample(chain, config, index=i) for i in reversed(range(5))][::-1]
-    assert len({tuple(text) for text in texts}) == 5
-    assert sample(chain, SampleConfig(seed=8, length=40)) != texts[0]
+    before = reading(chain)
+    drawn = Block(chain, before, SampleConfig(seed=1), range(3))
+    for count in range(1, 5):
+        ids = drawn.draw()
+        after = drawn.reading(2)
+        assert after.state[0].shape == (1, 1, 1)
+        assert after.state[0].item() == count
+        assert np.array_equal(after.logits, chain.table[ids[2]])
+    assert not before.state[0].any()
+    assert np.array_equal(before.logits, chain.table[0])
 
 
-@pytest.mark.parametrize("length", [0, 1, 17])
-def test_length_counts_new_characters(length):
-    assert len(sample(Chain(np.eye(3)), SampleConfig(seed=1, length=length))) == length
+def test_surprise_is_the_log_of_the_softmax():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 5)) * 30
+    ids = np.random.default_rng(1).integers(0, 5, (2, 3))
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    expected = -np.log(np.take_along_axis(p, ids[..., None], -1)[..., 0])
+    np.testing.assert_allclose(surprise(logits, ids), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_logits_that_are_no_numbers_raise():
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_raise(wrong, temperature):
     with pytest.raises(DivergenceError, match="no numbers"):
-        sample(Chain([[np.nan, 1.0]] * 2), SampleConfig(seed=1, length=3))
+        sample(Chain([[wrong, 1.0]] * 2), 3, SampleConfig(seed=1, temperature=temperature))
 
 
-def test_a_banned_character_is_never_drawn():
-    drawn = sample(Chain([[9.0, 1, 1]] * 3), SampleConfig(seed=1, length=300), banned=0)
-    assert set(drawn) == {1, 2}
+@pytest.mark.parametrize(
+    ("settings", "unknown_id", "left"),
+    [
+        ({}, None, "abcd"),
+        ({}, 0, "bcd"),
+        ({"allow": "bxa"}, None, "ab"),
+        ({"forbid": "bx"}, None, "acd"),
+        ({"allow": "abc", "forbid": "a"}, 1, "c"),
+    ],
+)
+def test_only_allowed_characters_are_drawn(settings, unknown_id, left):
+    config = SampleConfig(seed=1, temperature=3.0, **settings)
+    mask = penalty("abcd", config, unknown_id)
+    drawn = sample(Chain([[9.0, 1, 1, 1]] * 4), 300, config, penalty=mask)
+    assert {"abcd"[i] for i in drawn.ravel()} == set(left)
+
+
+def test_nothing_left_to_draw():
+    with pytest.raises(ConfigError, match="leave no character"):
+        penalty("ab", SampleConfig(allow="a", forbid="a"), None)
 
 
 def test_a_missing_seed_is_drawn_and_a_given_one_kept():

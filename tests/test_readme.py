@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from charlm.cli import main
-from charlm.config import ModelConfig, SampleConfig, TrainConfig
+from charlm.config import LinesConfig, ModelConfig, SampleConfig, TrainConfig
 
 README = (ROOT / "README.md").read_text("utf-8")
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
@@ -84,10 +84,11 @@ def rows_of(config):
     for item in fields(config):
         default = str(item.default)
         absent = "random" if config is SampleConfig else "-"
-        default = {"True": "yes", "False": "no", "None": absent}.get(default, default)
+        words = {"True": "yes", "False": "no", "None": absent, "": "-", "()": "-"}
+        default = words.get(default, default)
         yield f"| `--{item.name.replace('_', '-')}` | {default} | {item.metadata['help']} |"
 
 
-@pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig])
+@pytest.mark.parametrize("config", [ModelConfig, TrainConfig, SampleConfig, LinesConfig])
 def test_the_tables_of_settings_are_those_of_the_code(config):
     assert "\n".join(rows_of(config)) in README

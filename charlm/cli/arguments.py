@@ -6,12 +6,13 @@ parsing, so that what was not can follow from the text.
 
 import argparse
 import os
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from charlm import __version__
-from charlm.config import ModelConfig, SampleConfig, Settings, TrainConfig, field_type
+from charlm.config import LinesConfig, ModelConfig, SampleConfig, Settings, TrainConfig, field_type
 
 EXAMPLES = """\
 examples:
@@ -56,7 +57,7 @@ def make_parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"charlm {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add in (_train, _resume, _generate, _evaluate, _info, _corpus):
+    for add in (_train, _resume, _generate, _score, _evaluate, _memorized, _info, _corpus):
         add(verbs.add_parser)
     return top
 
@@ -129,7 +130,8 @@ def _generate(add_parser: AddParser) -> None:
         description="Write the prompt and what follows it to stdout, as it is drawn.",
     )
     generate.add_argument("run", metavar="RUN", help=RUN_HELP)
-    generate.add_argument(
+    prompt = generate.add_mutually_exclusive_group()
+    prompt.add_argument(
         "-p",
         "--prompt",
         type=utf8,
@@ -137,7 +139,47 @@ def _generate(add_parser: AddParser) -> None:
         metavar="TEXT",
         help="text to go on from (default: none)",
     )
+    prompt.add_argument(
+        "--prompt-file", metavar="FILE", help="file with the text to go on from, - for stdin"
+    )
+    generate.add_argument("--json", action="store_true", help="print one JSON object per sample")
+    generate.add_argument(
+        "--save-state", metavar="FILE", help="save what the model has read, with what it wrote"
+    )
+    generate.add_argument("--load-state", metavar="FILE", help="go on from what --save-state saved")
     _add_settings(generate, "sampling", SampleConfig)
+    _add_settings(generate, "a text of one item per line", LinesConfig)
+    generate.add_argument(
+        "--novel", metavar="FILE", help="no line of this text, such as the one trained on"
+    )
+
+
+def _score(add_parser: AddParser) -> None:
+    score = add_parser(
+        "score",
+        help="show how surprising a text is to a model",
+        description="Show the surprise at each character, given all before it: in a terminal as "
+        "the coloured text, and in figures. Needs no torch. Of several texts the least surprising "
+        "comes first.",
+    )
+    score.add_argument("run", metavar="RUN", help=RUN_HELP)
+    score.add_argument("files", nargs="*", metavar="FILE", help="UTF-8 texts (default: stdin)")
+    how = score.add_mutually_exclusive_group()
+    how.add_argument("--lines", action="store_true", help="a figure for each line of the text")
+    how.add_argument(
+        "--rank",
+        action="store_true",
+        help="take each line for a text of its own, the least surprising first",
+    )
+    score.add_argument(
+        "--json", action="store_true", help="print JSON: an object per text, or per line"
+    )
+    score.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="show the text, coloured by surprise (default: auto, in a terminal)",
+    )
 
 
 def _evaluate(add_parser: AddParser) -> None:
@@ -154,8 +196,27 @@ def _evaluate(add_parser: AddParser) -> None:
         action="store_true",
         help="only the end of the text, as long as what the run's training held out",
     )
+    evaluate.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="also let the model learn from the text as it reads, each piece scored before; the "
+        "run is left as it is",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     _add_device(evaluate)
+
+
+def _memorized(add_parser: AddParser) -> None:
+    memorized = add_parser(
+        "memorized",
+        help="tell how much a model copies its training text",
+        description="Generate, and report the longest run that stands word for word in the "
+        "training text, and the share of short runs that do not.",
+    )
+    memorized.add_argument("run", metavar="RUN", help=RUN_HELP)
+    memorized.add_argument("files", nargs="+", metavar="TRAINING_FILE", help=FILES_HELP)
+    memorized.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_settings(memorized, "sampling", SampleConfig)
 
 
 def _info(add_parser: AddParser) -> None:
@@ -245,12 +306,16 @@ def _add_settings(parser: argparse.ArgumentParser, title: str, config: type[Sett
 
 def _options(item: "Field[Any]") -> dict[str, Any]:
     kind = field_type(item)
-    default = "" if item.default is None else f" (default: {_shown(item.default)})"
+    default = f" (default: {_shown(item.default)})" if item.default not in (None, "", ()) else ""
     text = item.metadata["help"].replace("%", "%%") + default
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction, "help": text}
     if item.metadata["choices"]:
         return {"choices": item.metadata["choices"], "help": text}
+    if typing.get_origin(kind) is tuple:
+        return {"type": utf8, "action": "append", "metavar": "TEXT", "help": text}
+    if kind is str:
+        return {"type": utf8, "metavar": "TEXT", "help": text}
     return {"type": kind, "metavar": "N" if kind is int else "X", "help": text}
 
 

@@ -1,22 +1,22 @@
 """What each verb does: one function a verb, from parsed arguments to the exit status.
 
+This file has the verbs of training; those that write are in ``generating``, those that measure in
+``measuring``.
+
 Rooms that need torch are imported inside the functions that need them.
 """
 
-import contextlib
 import json
-import os
 import shlex
-import signal
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from charlm.cli import generating, measuring
 from charlm.cli.arguments import as_flags, given
-from charlm.cli.terminal import printable, say
-from charlm.config import ModelConfig, SampleConfig, TrainConfig
+from charlm.cli.terminal import Stop, printable, say
+from charlm.config import ModelConfig, TrainConfig
 from charlm.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def _fill(run: "Run") -> int:
 
     again = f"go on: charlm resume {shlex.quote(str(run.folder))}"
     display.head(run)
-    with _Stop(again) as stop, display.Bar(run) as bar:
+    stopping = Stop(
+        "stopping after this step; once more to stop at once",
+        f"stopped at once, at the last save; {again}",
+    )
+    with stopping as stop, display.Bar(run) as bar:
         for progress in run.progress():
             if stop.signal is not None:
                 run.save("latest")  # before anything is shown: the terminal may be gone
@@ -89,75 +93,6 @@ def repeat(checkpoint: "Checkpoint") -> str:
     if checkpoint.threads:
         words += ["--threads", str(checkpoint.threads)]
     return shlex.join(["charlm", "train", *checkpoint.files, *words])
-
-
-class _Stop:
-    """While in use, requests to stop are noted, to be acted on between two steps.
-
-    They are SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed), but for those that are
-    ignored, as under nohup. A second one does not wait.
-    """
-
-    def __init__(self, again: str):
-        self.again = again
-        self.signal: int | None = None
-
-    def __enter__(self) -> "_Stop":
-        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
-        wanted = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._note) for number in wanted}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        at_once = self.signal is not None
-        self.signal = number
-        with contextlib.suppress(OSError):
-            if at_once:
-                say(f"\nstopped at once, at the last save; {self.again}")
-            else:
-                say("\nstopping after this step; once more to stop at once")
-        if at_once:
-            os._exit(128 + number)  # what is half written is a temporary file, as after a kill
-
-
-def generate(arguments: Namespace) -> int:
-    """Write the prompt and what follows it."""
-    from charlm import api, generation
-
-    config = generation.seeded(SampleConfig(**given(arguments, SampleConfig)))
-    samples = api.load(arguments.run).samples(arguments.prompt, config)
-    say(f"seed {config.seed}")
-    for index, sample in enumerate(samples):
-        if config.num_samples > 1:
-            print(f"--- sample {index + 1} ---")
-        print(arguments.prompt, end="", flush=True)
-        for character in sample:
-            print(character, end="", flush=True)
-        print()
-    return 0
-
-
-def evaluate(arguments: Namespace) -> int:
-    """Print how well a model predicts a text."""
-    from charlm import checkpoint as checkpoints
-    from charlm import runs
-    from charlm.corpus import read_text
-
-    found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
-    text = read_text(arguments.files)
-    result = runs.score(found, text, held_out=arguments.held_out, device=arguments.device)
-    if arguments.json:
-        print(json.dumps(result.to_dict()))
-    else:
-        print(f"{result.nats_per_char:.4f} nats per character")
-        print(f"{result.bits_per_char:.4f} bits per character")
-        print(f"{result.perplexity:.3f} perplexity")
-        print(f"{result.characters:,} characters scored")
-    return 0
 
 
 def info(arguments: Namespace) -> int:
@@ -218,8 +153,10 @@ def corpus(arguments: Namespace) -> int:
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "train": train,
     "resume": resume,
-    "generate": generate,
-    "evaluate": evaluate,
+    "generate": generating.generate,
+    "score": measuring.score,
+    "evaluate": measuring.evaluate,
+    "memorized": measuring.memorized,
     "info": info,
     "corpus": corpus,
 }

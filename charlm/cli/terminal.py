@@ -1,6 +1,10 @@
-"""Words for a terminal."""
+"""Words for a terminal, and requests to stop from it."""
 
+import contextlib
+import os
+import signal
 import sys
+from types import FrameType
 
 
 def say(line: str = "") -> None:
@@ -20,3 +24,37 @@ def complain(message: object) -> None:
     """Write an error to stderr, as one line of bounded length."""
     line = printable(str(message))
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
+
+
+class Stop:
+    """While in use, requests to stop are noted, to be acted on between two steps.
+
+    They are SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed), but for those that are
+    ignored, as under nohup. A second one does not wait.
+
+    Args:
+        first, second: what to say at the first and at the second one, if anything.
+    """
+
+    def __init__(self, first: str = "", second: str = ""):
+        self.words = {False: first, True: second}
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Stop":
+        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+        wanted = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._note) for number in wanted}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        at_once = self.signal is not None
+        self.signal = number
+        with contextlib.suppress(OSError):
+            if self.words[at_once]:
+                say(f"\n{self.words[at_once]}")
+        if at_once:
+            os._exit(128 + number)  # what is half written is a temporary file, as after a kill

@@ -1,0 +1,287 @@
+"""The verbs that write and measure texts, as a person meets them."""
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DATA, QUICK_FLAGS, ROOT, one_line
+
+import charlm
+from charlm.cli import measuring
+from charlm.corpus import read_text
+
+LSTM = str(DATA / "format-1-lstm.safetensors")
+GRU = str(DATA / "format-1-gru.safetensors")
+CHARLM = [sys.executable, "-m", "charlm"]
+ENGLISH = str(ROOT / "corpora" / "english.txt")
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Put a text on stdin."""
+
+    def put(data):
+        data = data if isinstance(data, bytes) else data.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return put
+
+
+def objects(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_prompt_from_a_flag_a_file_and_stdin(run, stdin):
+    Path("prompt.txt").write_bytes("\ufeffThe sea,\r\n".encode())
+    stdin("The sea,\n")
+    texts = {
+        run("generate", LSTM, *how, "-l", 40, "--seed", 1)[1]
+        for how in (["-p", "The sea,\n"], ["--prompt-file", "prompt.txt"], ["--prompt-file", "-"])
+    }
+    assert len(texts) == 1
+    assert texts.pop().startswith("The sea,\n")
+
+
+def test_an_empty_stdin_is_no_prompt(run, stdin):
+    stdin("")
+    assert run("generate", LSTM, "--prompt-file", "-", "-l", 9, "--seed", 1)[0] == 0
+
+
+def test_json_tells_text_seed_surprise_and_why_it_stopped(run):
+    flags = ["-p", "The ", "-n", 3, "-l", 60, "--stop", "th", "--stop", "\n", "--seed", 5]
+    status, out, err = run("generate", LSTM, *flags, "--json")
+    assert (status, err) == (0, "seed 5\n")
+    plain = run("generate", LSTM, *flags)[1]
+    lm = charlm.load(LSTM)
+    for index, found in enumerate(objects(out)):
+        assert (found["sample"], found["seed"]) == (index, 5)
+        assert f"--- sample {index + 1} ---\nThe {found['text']}\n" in plain
+        assert found["stopped"] == ("length" if len(found["text"]) == 60 else "stop")
+        assert not re.search("th|\n", found["text"])
+        if found["stopped"] == "length":
+            bits = lm.score(found["text"], state=lm.read("The "))
+            assert found["bits_per_char"] == pytest.approx(bits.mean(), abs=1e-3)
+
+
+def test_only_allowed_characters(run):
+    out = run("generate", LSTM, "--allow", "abc \n", "--forbid", "b", "-l", 99, "--seed", 1)[1]
+    assert set(out) <= set("ac \n")
+
+
+def test_a_state_goes_on_where_it_was_saved(run):
+    whole = run("generate", LSTM, "-p", "The sea ", "-l", 0 + 90, "-t", 0)[1]
+    first = run("generate", LSTM, "-p", "The sea ", "-l", 40, "-t", 0, "--save-state", "s")[1]
+    assert Path("s").stat().st_size < 5000
+    second = run("generate", LSTM, "-l", 50, "-t", 0, "--load-state", "s")[1]
+    assert first[:-1] + second == whole
+    before = Path("s").read_bytes()
+    forks = run("generate", LSTM, "-l", 30, "-n", 3, "--seed", 1, "--load-state", "s", "--json")[1]
+    assert len({found["text"] for found in objects(forks)}) == 3
+    assert Path("s").read_bytes() == before
+    then = run("generate", LSTM, "-p", " She ", "-l", 9, "-t", 0, "--load-state", "s")[1]
+    whole = run("generate", LSTM, "-p", first[:-1] + " She ", "-l", 9, "-t", 0)[1]
+    assert whole.endswith(then)
+
+
+def test_lines_are_as_they_are_wanted(run):
+    known = set(read_text([ENGLISH]).split("\n"))
+    flags = ["--lines", 12, "--min-length", 3, "--max-length", 60, "--starts-with", "The"]
+    flags += ["--unique", "--novel", ENGLISH, "--seed", 2]
+    status, out, err = run("generate", LSTM, *flags)
+    assert (status, err) == (0, "seed 2\n")
+    lines = out.splitlines()
+    assert len(lines) == len(set(lines)) == 12
+    assert all(line.startswith("The") and 3 <= len(line) <= 60 for line in lines)
+    assert not set(lines) & known
+    fewer = run("generate", LSTM, "--lines", 5, *flags[2:])[1]
+    assert out.startswith(fewer)
+    assert [o["text"] for o in objects(run("generate", LSTM, *flags, "--json")[1])] == lines
+
+
+def test_lines_that_run_out_are_counted_honestly(run):
+    flags = ["--lines", 50, "--max-length", 2, "--allow", "aI", "--unique", "--tries", 200]
+    status, out, err = run("generate", LSTM, *flags, "--seed", 1)
+    assert status == 1
+    found = len(out.splitlines())
+    assert 2 <= found <= 6
+    assert f"charlm: {found} of 50 lines found in 200 tries (left out: " in err
+    assert sum(map(int, re.findall(r"(\d+) (?:too|twice|known)", err))) == 200 - found
+
+
+def test_score_ranks_texts_and_adds_up(run):
+    Path("good.txt").write_text(read_text([ENGLISH])[:900])
+    Path("odd.txt").write_text("zqx" * 100)
+    status, out, _ = run("score", LSTM, "odd.txt", "good.txt", "--json")
+    assert status == 0
+    good, odd = objects(out)
+    assert (good["file"], odd["file"]) == ("good.txt", "odd.txt")
+    assert good["bits_per_char"] < odd["bits_per_char"]
+    bits = charlm.load(LSTM).score(good["text"])
+    assert good["characters"] == len(good["surprise"]) == len(bits) == 900
+    assert good["bits"] == pytest.approx(bits.sum())
+    lines = objects(run("score", LSTM, "good.txt", "--lines", "--json")[1])
+    assert "".join(line["text"] for line in lines) == good["text"]
+    assert sum(line["bits"] for line in lines) == pytest.approx(good["bits"])
+    assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
+    table = run("score", LSTM, "odd.txt", "good.txt")[1].splitlines()
+    assert re.fullmatch(r" +[\d.]+ +[\d.]+ +900  good.txt", table[1])
+
+
+def test_score_ranks_lines_each_by_itself(run, stdin):
+    stdin("The sea was calm\nqqzzxxkk\nThe sea was calm\n")
+    status, out, _ = run("score", LSTM, "--rank", "--json")
+    assert status == 0
+    first, second, third = objects(out)
+    assert first["bits"] == second["bits"]
+    assert third["text"] == "qqzzxxkk"
+    assert first["bits"] == pytest.approx(charlm.load(LSTM).score("The sea was calm").sum())
+
+
+def test_the_coloured_text_is_the_text(run, stdin):
+    text = "The sea was calm,\n\nand zqxj\n"
+    stdin(text)
+    out = run("score", LSTM, "--color", "always")[1]
+    shown = re.sub(r"\033\[[\d;]+m", "", out)
+    assert shown.startswith(text)
+    assert len(set(re.findall(r"\033\[[\d;]+m", out))) >= 3
+    stdin(text)
+    assert "\033" not in run("score", LSTM)[1]  # stdout is no terminal
+
+
+def test_a_coloured_text_holds_no_control_sequences_of_its_own():
+    shown = measuring.colored(measuring.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
+    assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\ufffdb\n"
+
+
+def test_evaluate_with_its_comparisons(run):
+    Path("english.txt").write_text(read_text([ENGLISH])[:30_000])
+    run("train", "english.txt", *QUICK_FLAGS)
+    before = Path("checkpoints/english/best.safetensors").read_bytes()
+    flags = ["english", "english.txt", "--held-out", "--dynamic"]
+    status, out, _ = run("evaluate", *flags, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["characters"] == found["dynamic"]["characters"] == 2999
+    assert found["dynamic"]["bits_per_char"] < found["bits_per_char"]
+    assert list(found["baselines"]) == ["unigram", "5-gram", "xz"]
+    assert found["baselines"]["5-gram"] < found["baselines"]["xz"] < found["baselines"]["unigram"]
+    assert Path("checkpoints/english/best.safetensors").read_bytes() == before
+    text = run("evaluate", *flags)[1]
+    assert "which have read the training text and what comes before" in text
+    # The same characters under another name: the training text is found by the run.
+    Path("end.txt").write_text(read_text(["english.txt"])[-3000:])
+    other = json.loads(run("evaluate", "english", "end.txt", "--json")[1])
+    assert other["baselines"] == found["baselines"]
+    Path("english.txt").unlink()
+    assert "only what comes before" in run("evaluate", "english", "end.txt")[1]
+
+
+def test_memorized(run):
+    flags = ["memorized", LSTM, ENGLISH, "-n", 5, "-l", 200, "--seed", 1]
+    found = json.loads(run(*flags, "--json")[1])
+    assert found["characters"] == 1000
+    assert found["longest"] == len(found["longest_text"]) >= 4
+    assert read_text([ENGLISH])[found["place"] :].startswith(found["longest_text"])
+    assert 0 <= found["new_share"]["8"] <= found["new_share"]["16"] <= found["new_share"]["32"] <= 1
+    status, out, _ = run(*flags)
+    assert status == 0
+    assert f"{found['longest']} characters: the longest run" in out
+    assert "runs of 16 characters: " in out
+
+
+def write_states():
+    lm = charlm.load(GRU)
+    lm.save_state(lm.read("The"), "gru.state")
+    Path("cut.state").write_bytes(Path("gru.state").read_bytes()[:-1])
+    Path("latin1.txt").write_bytes("naïve".encode("latin-1"))
+    Path("one-line.txt").write_text("abc" * 300)
+
+
+BAD = [
+    (["generate", LSTM, "--load-state", "gru.state"], "holds no state"),
+    (["generate", GRU, "--load-state", "cut.state"], "cannot read the state in cut.state"),
+    (["generate", GRU, "--load-state", "none"], "state file none does not exist"),
+    (["generate", GRU, "-l", "3", "--save-state", "none/s", "-n", "2"], "goes with one sample"),
+    (["generate", LSTM, "--prompt-file", "none"], "text file none does not exist"),
+    (["generate", LSTM, "--prompt-file", "latin1.txt"], "latin1.txt is not UTF-8"),
+    (["generate", LSTM, "--stop", ""], "stop must not be an empty text"),
+    (["generate", LSTM, "-l", "0", "-n", "2"], "length 0, without end, goes with one sample"),
+    (["generate", LSTM, "--allow", "漢"], "leave no character"),
+    (["generate", LSTM, "--min-p", "1.5"], "min_p must be at most 1"),
+    (["generate", LSTM, "--unique"], "--unique goes with --lines"),
+    (["generate", LSTM, "--novel", "text.txt"], "--novel goes with --lines"),
+    (["generate", LSTM, "--lines", "3", "-l", "9"], "--length does not go with --lines"),
+    (["generate", LSTM, "--lines", "3", "-p", "x"], "--prompt does not go with --lines"),
+    (["generate", LSTM, "--lines", "3", "--forbid", "\n"], "without which no line ends"),
+    (["generate", LSTM, "--lines", "3", "--min-length", "300"], "is above max_length"),
+    (["generate", LSTM, "--lines", "3", "--starts-with", "ï"], "character 'ï'"),
+    (["generate", LSTM, "--lines", "-1"], "lines must be at least 0"),
+    (["score", LSTM, "none"], "text file none does not exist"),
+    (["score", LSTM, "latin1.txt"], "is not UTF-8"),
+    (["score", LSTM], "stdin is empty"),
+    (["memorized", LSTM, "none"], "text file none does not exist"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), BAD, ids=str)
+def test_bad_input_is_one_line_and_nothing_is_written(run, stdin, command, message):
+    write_states()
+    stdin("")
+    before = sorted(Path().rglob("*"))
+    status, out, err = run(*command)
+    one_line(status, out, err.removeprefix("seed 1\n"), expected=1)
+    assert message in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_model_without_lines(run):
+    write_states()
+    run("train", "one-line.txt", *QUICK_FLAGS)
+    one_line(*run("generate", "one-line", "--lines", 3), expected=1)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--save-state", "state"]])
+def test_without_end_until_ctrl_c(workplace, more):
+    process = subprocess.Popen(
+        [*CHARLM, "generate", LSTM, "-l", "0", "--seed", "1", *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.0)
+    if "--json" not in more:
+        assert len(process.stdout.read(3000)) == 3000
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "seed 1\ncharlm: stopped\n"
+    if "--json" in more:
+        assert json.loads(out)["stopped"] == "signal"
+    if "--save-state" in more:
+        lm = charlm.load(LSTM)
+        assert lm.generate(state=lm.load_state("state"), length=20)
+
+
+def test_a_state_that_was_saved_at_a_signal_is_that_of_what_was_printed(run, workplace):
+    command = [*CHARLM, "generate", LSTM, "-l", "0", "-t", "0.5", "--save-state", "s"]
+    process = subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, text=True)
+    begin = process.stdout.read(2000)
+    process.send_signal(signal.SIGTERM)
+    text = begin + process.communicate(timeout=30)[0]
+    assert process.returncode == 143
+    lm = charlm.load(LSTM)
+    whole = lm.generate(length=len(text) - 1, temperature=0.5, seed=1)
+    assert text == whole + "\n"
+    again = lm.read(whole, state=lm.read())
+    for one, other in zip(again.state, lm.load_state("s").state, strict=True):
+        assert abs(one - other).max() < 1e-4
+
+
+def test_a_closed_pipe_ends_quietly(workplace):
+    command = f"{' '.join(CHARLM)} generate {LSTM} -l 0 --seed 1 2>err | head -c 20"
+    subprocess.run(command, shell=True, check=True, capture_output=True, timeout=30)
+    assert Path("err").read_text() == "seed 1\n"

@@ -1,0 +1,42 @@
+"""A text read by many lanes tells what one lane tells, also of a model that never forgets."""
+
+import numpy as np
+import pytest
+
+from charlm.scan import TOLERANCE, WARM_UP, scan
+
+
+class Decaying:
+    """Its state is a sum of what was read, each character counting ``memory`` times the last."""
+
+    def __init__(self, count, memory):
+        self.values = np.random.default_rng(count).normal(size=count)
+        self.memory = memory
+        self.most = 0
+
+    def initial_state(self, batch_size):
+        return (np.zeros((1, batch_size, 1)),)
+
+    def read(self, starts, length, state):
+        self.most = max(self.most, len(starts))
+        now, told = state[0][0, :, 0].copy(), np.empty((len(starts), length), np.float32)
+        for t in range(length):
+            now = self.memory * now + self.values[starts + t]
+            told[:, t] = now
+        return told, (now[None, :, None],)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("count", [0, 1, 2 * WARM_UP, 4 * WARM_UP, 4 * WARM_UP + 1, 7003])
+def test_lanes_tell_what_one_lane_tells(count, memory):
+    reader = Decaying(count, memory)
+    begin = (np.full((1, 1, 1), 3.0),)
+    alone, end = scan(reader, count, begin, batch_size=1)
+    assert reader.most <= 1
+    told, after = scan(reader, count, begin, batch_size=5)
+    assert reader.most == max(1, min(5, count // (2 * WARM_UP)))
+    assert told.shape == (count,)
+    # A lane may begin TOLERANCE off, as may the one before it, and so on.
+    np.testing.assert_allclose(told, alone, rtol=0, atol=5 * TOLERANCE)
+    np.testing.assert_allclose(after[0], end[0], rtol=0, atol=5 * TOLERANCE)
+    assert begin[0].item() == 3.0
