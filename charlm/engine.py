@@ -42,8 +42,8 @@ class Kernel:
         self.state: State = tuple(s.copy() for s in state)
 
     @classmethod
-    def prepared(cls, w: Tensors) -> Tensors:
-        """Return the weights of a layer as this kernel wants them."""
+    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
+        """Return the weights of a layer, or of an upper layer, as this kernel wants them."""
         return w
 
     @property
@@ -89,27 +89,30 @@ class Summed(Kernel):
     def __init__(self, cell: Cell, w: Tensors, state: State):
         super().__init__(cell, w, state)
         lanes, size = state[0].shape
-        inputs = w["joint"].shape[1] - size
-        self.joint, self.recurrent, self.bias = w["joint"].T, w["joint"][:, inputs:].T, w["bias"]
-        both = np.empty((lanes, inputs + size), np.float32)
-        self.both, self.x, h = both, both[:, :inputs], both[:, inputs:]
-        h[:] = state[0]
-        self.state = (h, *self.state[1:])
+        self.input, self.recurrent, self.bias = w["weight_ih"].T, w["weight_hh"].T, w["bias"]
         self.a = np.empty((lanes, len(cell.gates) * size), np.float32)
+        if "joint" in w:
+            self.joint = w["joint"].T
+            self.both = np.empty((lanes, len(self.joint)), np.float32)
+            self.x, h = self.both[:, :-size], self.both[:, -size:]
+            h[:] = state[0]
+            self.state = (h, *self.state[1:])
 
     @classmethod
-    def prepared(cls, w: Tensors) -> Tensors:
+    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
         """See :class:`Kernel`."""
-        joint = np.concatenate((w["weight_ih"], w["weight_hh"]), axis=1)
-        bias = w["bias_ih"] + w["bias_hh"]
-        return {
-            "joint": by_gate(joint, cls.order, cls.halved),
-            "bias": by_gate(bias, cls.order, cls.halved),
-        }
+        bias = by_gate(w["bias_ih"] + w["bias_hh"], cls.order, cls.halved)
+        names = ("weight_ih", "weight_hh")
+        if not upper:
+            return {"bias": bias} | {n: by_gate(w[n], cls.order, cls.halved) for n in names}
+        joint = by_gate(np.concatenate([w[n] for n in names], axis=1), cls.order, cls.halved)
+        inputs = w["weight_ih"].shape[1]
+        parts = {"weight_ih": joint[:, :inputs], "weight_hh": joint[:, inputs:]}
+        return {"bias": bias, "joint": joint} | parts
 
     def project(self, x: Floats) -> Floats:
         """See :class:`Kernel`."""
-        return x @ self.joint[: x.shape[-1]] + self.bias
+        return x @ self.input + self.bias
 
     def move(self, projected: Floats) -> None:
         """See :class:`Kernel`."""
@@ -180,7 +183,7 @@ class GRUKernel(Kernel):
         self.r, self.z = self.a[:, :size], self.a[:, size : 2 * size]
 
     @classmethod
-    def prepared(cls, w: Tensors) -> Tensors:
+    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
         """See :class:`Kernel`."""
         return {name: by_gate(rows, cls.order, cls.halved) for name, rows in w.items()}
 
@@ -219,7 +222,9 @@ class Engine:
         self.kernel = KERNELS.get(config.backbone, Kernel) if fused else Kernel
         names = self.cell.shapes(config.input_size(0), config.hidden_size)
         self.layers = [
-            self.kernel.prepared({name: weights[f"backbone.layers.{k}.{name}"] for name in names})
+            self.kernel.prepared(
+                {name: weights[f"backbone.layers.{k}.{name}"] for name in names}, upper=k > 0
+            )
             for k in range(config.num_layers)
         ]
         embedding = weights["embedding.weight"]

@@ -98,10 +98,22 @@ def choose(w: Floats, uniform: Floats) -> NDArray[np.intp]:
 
     Args:
         w: not below 0, with one above 0 in each lane.
-        uniform: a number from [0, 1) per lane (B, 1).
+        uniform: a number from [0, 1) per lane (B,).
+
+    Raises:
+        DivergenceError: if the weights are no numbers.
     """
     sums = np.add.accumulate(w, axis=1)
-    return (sums > sums[:, -1:] * uniform).argmax(axis=1)  # type: ignore[no-any-return]
+    total = sums[:, -1]
+    if not math.isfinite(np.add.reduce(total)):
+        raise DivergenceError(
+            "the model's predictions are no numbers: its state has grown without bound; train it "
+            "again with a lower --learning-rate"
+        )
+    bounds = total * uniform
+    if len(w) == 1:  # the same, faster
+        return np.asarray(sums[0].searchsorted(bounds, side="right"))
+    return (sums > bounds[:, None]).argmax(axis=1)  # type: ignore[no-any-return]
 
 
 def seeded(config: SampleConfig) -> SampleConfig:
@@ -185,12 +197,7 @@ class Block:
             self._read()
             logits = self.logits if self.penalty is None else self.logits + self.penalty
             w = weights(logits, self.config)
-            if not math.isfinite(w.sum()):
-                raise DivergenceError(
-                    "the model's predictions are no numbers: its state has grown without bound; "
-                    "train it again with a lower --learning-rate"
-                )
-        self.ids = choose(w, self.uniform[:, place : place + 1])
+        self.ids = choose(w, self.uniform[:, place])
         self.unread = True
         return self.ids
 

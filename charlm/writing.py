@@ -1,7 +1,7 @@
 """Samples as texts: where they stop, and which lines are wanted of them."""
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from charlm.config import LinesConfig, SampleConfig
@@ -53,28 +53,22 @@ class Sample:
         self.count = 0
         self.nats = 0.0
         self.reason: str | None = None
-        self.pieces: deque[str] = deque()
 
     def __iter__(self) -> Iterator[str]:
-        while True:
-            while self.pieces:
-                yield self.pieces.popleft()
-            if self.reason is not None:
-                return
-            self.group.advance()
-
-    def take(self, character: str, nats: float) -> None:
-        """Add a character."""
-        self.count += 1
-        self.nats += nats
-        piece, ended = self.stops.feed(character) if self.stops else (character, False)
-        if ended:
-            self.reason = "stop"
-        elif self.count == self.length:
-            self.reason = "length"
-            piece += self.stops.held if self.stops else ""
-        if piece:
-            self.pieces.append(piece)
+        while self.reason is None:
+            characters, nats = self.group.drawn(self.count)
+            self.count += 1
+            self.nats += nats[self.lane]
+            piece, ended = characters[self.lane], False
+            if self.stops is not None:
+                piece, ended = self.stops.feed(piece)
+            if ended:
+                self.reason = "stop"
+            elif self.count == self.length:
+                self.reason = "length"
+                piece += "" if self.stops is None else self.stops.held
+            if piece:
+                yield piece
 
     @property
     def bits_per_char(self) -> float:
@@ -87,28 +81,43 @@ class Sample:
 
 
 class Group:
-    """The samples of one block, which advance together."""
+    """The samples of one block, which are drawn together.
+
+    Args:
+        block: draws them.
+        vocabulary: the characters by id.
+        config: how long they are, and where they stop.
+        indices: which samples these are.
+        surprise: whether they tell the surprise at what is drawn.
+    """
 
     def __init__(
         self,
         block: Block,
         vocabulary: str,
         config: SampleConfig,
-        indices: Iterable[int],
+        indices: Collection[int],
+        *,
         surprise: bool,
     ):
         self.block = block
         self.vocabulary = vocabulary
         self.surprise = surprise
         self.samples = [Sample(self, *place, config) for place in enumerate(indices)]
+        self.nothing = [0.0] * len(block.ids)
+        self.steps: list[tuple[list[str], list[float]]] = []
+        self.count = 0
 
-    def advance(self) -> None:
-        """Draw one character of every sample that has not ended."""
-        ids = self.block.draw().tolist()
-        nats = self.block.nats().tolist() if self.surprise else [0.0] * len(ids)
-        for sample in self.samples:
-            if sample.reason is None:
-                sample.take(self.vocabulary[ids[sample.lane]], nats[sample.lane])
+    def drawn(self, step: int) -> tuple[list[str], list[float]]:
+        """Return the character of each lane, and the nats, of a step: an old one or the next."""
+        if step == self.count:
+            ids = self.block.draw().tolist()
+            nats = self.block.nats().tolist() if self.surprise else self.nothing
+            if len(self.samples) == 1:
+                self.steps.clear()  # nobody will ask for it: a sample may be without end
+            self.steps.append(([self.vocabulary[i] for i in ids], nats))
+            self.count += 1
+        return self.steps[step - self.count]
 
 
 def samples(
@@ -128,7 +137,7 @@ def samples(
     """
     for indices in blocks(config.num_samples):
         wanted = [index for index in indices if index < config.num_samples]
-        yield from Group(make(indices), vocabulary, config, wanted, surprise).samples
+        yield from Group(make(indices), vocabulary, config, wanted, surprise=surprise).samples
 
 
 class Lines:

@@ -146,7 +146,9 @@ def test_sampling_frequencies_fit_the_distribution():
 
 def test_choose_takes_in_every_number_between_0_and_1():
     w = np.array([[0.0, 0.3, 0.0, 0.7, 0.0]] * 2)
-    assert choose(w, np.array([[0.0], [np.nextafter(1, 0)]])).tolist() == [1, 3]
+    uniform = np.array([0.0, np.nextafter(1, 0)])
+    assert choose(w, uniform).tolist() == [1, 3]
+    assert [choose(w[:1], uniform[i : i + 1]).item() for i in range(2)] == [1, 3]
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
