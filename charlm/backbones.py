@@ -42,6 +42,21 @@ def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tenso
     return x * mask.to(x.dtype)
 
 
+def thinned(weight: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Return ``weight`` with ``share`` of its entries dropped, the others scaled up (DropConnect).
+
+    The share is rounded to one in 256: whether an entry is dropped takes one random byte.
+
+    Source: Wan et al. (2013), Regularization of neural networks using DropConnect; on recurrent
+    matrices Merity et al. (2017), arXiv:1708.02182.
+    """
+    bound = round(256 * share)
+    words = torch.empty((weight.numel() + 7) // 8, device=weight.device, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)
+    kept = words.view(torch.uint8)[: weight.numel()].view(weight.shape) >= bound
+    return weight * kept * (256 / (256 - bound))
+
+
 class Layer(nn.Module):
     """One recurrent layer: (x (B, T, I), state of (B, H)) -> (y (B, T, H), state of (B, H))."""
 
@@ -70,9 +85,13 @@ class Layer(nn.Module):
                 else:
                     nn.init.constant_(block, float((name, gate) == ("bias_ih", "f")))
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run over a window; see the class."""
+    def forward(
+        self, x: Tensor, state: State, share: float, generator: torch.Generator | None
+    ) -> tuple[Tensor, State]:
+        """Run over a window, with ``share`` of the recurrent matrix dropped; see the class."""
         weights: dict[str, Tensor] = dict(self.named_parameters())
+        if share:
+            weights["weight_hh"] = thinned(weights["weight_hh"], share, generator)
         if self.window is not None and x.device.type == "cpu":
             return self.window(x, state, weights)
         if self.kernel is not None:
@@ -120,12 +139,14 @@ class Backbone(nn.Module):
     def forward(
         self, x: Tensor, state: State, generator: torch.Generator | None = None
     ) -> tuple[Tensor, State]:
-        """Run the stack over a window; ``generator`` draws the dropout masks in training mode."""
+        """Run the stack over a window; ``generator`` draws what is dropped in training mode."""
         share = self.config.dropout if self.training else 0.0
+        of_weights = self.config.weight_drop if self.training else 0.0
         layer_states = []
         for index, layer in enumerate(self.layers):
             inside = dropped(x, share, generator) if share and index > 0 else x
-            y, layer_state = layer(inside, tuple(s[index] for s in state))
+            before = tuple(s[index] for s in state)
+            y, layer_state = layer(inside, before, of_weights, generator)
             x = x + y if index > 0 and self.config.residual else y
             layer_states.append(layer_state)
         return x, tuple(torch.stack(s) for s in zip(*layer_states, strict=True))

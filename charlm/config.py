@@ -133,6 +133,9 @@ class ModelConfig(Settings):
     dropout: float = setting(
         0.5, "share of units dropped between layers, half of it at the input", minimum=0, below=1
     )
+    weight_drop: float = setting(
+        0.0, "share of each recurrent matrix dropped for a window", minimum=0, maximum=0.9
+    )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
 

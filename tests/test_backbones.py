@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import BACKBONES, B, E, H, L, T, tiny_config
 
-from charlm.backbones import build, dropped
+from charlm.backbones import build, dropped, thinned
 
 
 def pair(name, nonlinearity, **changes):
@@ -126,3 +126,32 @@ def test_dropout_keeps_a_mask_over_the_window_and_the_mean():
     # 2,000 masks: the mean is 1 within 4.5 standard errors; false alarms 1 in 100,000.
     assert abs(y[:, 0].mean().item() - 1) < 4.5 * (0.25 / 0.75 / 2000) ** 0.5
     assert len({tuple(lane[0].tolist()) for lane in y}) == 40
+
+
+def test_weight_drop_drops_a_share_and_keeps_the_mean():
+    weight = torch.ones(120, 77, requires_grad=True)
+    after = thinned(weight, 0.25, torch.Generator().manual_seed(1))
+    kept = after > 0
+    assert abs(kept.float().mean() - 0.75) < 0.02  # 4.5 standard deviations
+    assert torch.equal(after[kept], torch.full_like(after[kept], 4 / 3))
+    (gradient,) = torch.autograd.grad(after.sum(), weight)
+    assert torch.equal(gradient, after)
+    for other in (after.T, after.roll(1)):  # nothing repeats
+        assert not torch.equal(other.flatten(), after.flatten())
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_weight_drop_is_one_mask_for_the_window_in_training_alone(name, nonlinearity):
+    results = {}
+    for backbone in pair(name, nonlinearity, weight_drop=0.4):
+        x, state = some_input(backbone)
+        for mode in (True, False):
+            backbone.train(mode)
+            outputs = [
+                backbone(x, state, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)
+            ]
+            results.setdefault(mode, []).append(outputs)
+    for mode, (ours, theirs) in results.items():
+        assert_close(ours, theirs)
+        assert torch.equal(ours[0], ours[1])
+        assert torch.equal(ours[0], ours[2]) != mode

@@ -31,7 +31,7 @@ def latest(folder):
 
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(workplace, backbone):
-    settings = QUICK | {"backbone": backbone, "dropout": 0.3}
+    settings = QUICK | {"backbone": backbone, "dropout": 0.3, "weight_drop": 0.25}
     trained(runs.start(["text.txt"], out="straight", **settings))
     stopped_after(runs.start(["text.txt"], out="stopped", **settings), 3)
     stopped_after(runs.resume("stopped"), 4)
