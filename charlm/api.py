@@ -66,7 +66,8 @@ class LanguageModel:
             settings: any field of ``SampleConfig``, such as ``length`` and ``temperature``.
 
         Raises:
-            TokenError: for a character of the prompt that the model does not know.
+            TokenError: for a character of the prompt, of ``stop`` or of ``allow`` that the model
+                does not know.
             ConfigError: for a setting out of bounds.
         """
         config = SampleConfig.from_dict(settings)
@@ -93,12 +94,15 @@ class LanguageModel:
             surprise: whether the samples tell the surprise at what is drawn.
         """
         config = generation.seeded(config)
+        for name, texts in (("stop", config.stop), ("allow", config.allow)):
+            for text in texts:
+                self.tokenizer.encode(text, source=name)  # what is not known is never drawn
         vocabulary = self.tokenizer.vocabulary
-        penalty = generation.penalty(vocabulary, config, self.tokenizer.unknown_id)
-        reading = state if state is not None and not prompt else self.read(prompt, state=state)
+        mask = generation.allowed_mask(vocabulary, config, self.tokenizer.unknown_id)
+        reading = self.read(prompt, state=state)
 
         def block(indices: range) -> generation.Block:
-            return generation.Block(self.engine, reading, config, indices, penalty)
+            return generation.Block(self.engine, reading, config, indices, mask)
 
         return writing.samples(block, vocabulary, config, surprise=surprise)
 
@@ -114,13 +118,14 @@ class LanguageModel:
 
         Args:
             config: how many, and which are wanted.
-            sampling: how they are drawn.
+            sampling: how they are drawn; its ``length``, ``stop`` and ``num_samples`` follow from
+                ``config``.
             known: lines that are not wanted, such as those of the training text.
             surprise: whether the samples tell the surprise at what is drawn.
         """
         if "\n" not in self.tokenizer.vocabulary:
             raise ConfigError("the model knows no end of a line: its text was a single line")
-        if "\n" in sampling.forbid:
+        if "\n" in "".join(sampling.forbid):
             raise ConfigError("forbid holds the end of a line, without which no line ends")
         self.tokenizer.encode(config.starts_with, source="starts_with")
         room = config.max_length - len(config.starts_with)
@@ -129,7 +134,7 @@ class LanguageModel:
             stop=("\n",),
             length=room + 1,  # one more, for the end of the line
             num_samples=config.tries or 100 * max(1, config.lines),
-            allow=sampling.allow and f"{sampling.allow}\n",
+            allow=sampling.allow and (*sampling.allow, "\n"),
         )
         drawn = self.samples(f"\n{config.starts_with}", sampling, surprise=surprise)
         return writing.Lines(drawn, config, known)
@@ -140,13 +145,19 @@ class LanguageModel:
         """Return what the model has when it has read ``text``, to go on from any number of times.
 
         Args:
-            text: what to read. An empty text stands for the beginning of a line.
+            text: what to read. An empty text stands for the beginning of a line, if nothing was
+                read before it.
             state: what was read before it.
             on_read: called now and then with the number of characters that were read since.
 
         Raises:
             TokenError: for a character that the model does not know.
+            ConfigError: if ``state`` is of another model.
         """
+        if state is not None:
+            self._check(state)
+            if not text:
+                return state
         ids = self.tokenizer.encode(text or self._line_begin(), source="the prompt")
         return scoring.read(self.engine, ids, state, on_read)
 
@@ -170,7 +181,7 @@ class LanguageModel:
             TokenError: for a character that the model does not know.
         """
         ids = self.tokenizer.encode(text, source=source)
-        before = self.read() if state is None else state
+        before = self.read(state=state)
         return scoring.score(self.engine, ids, before, on_read).astype(np.float64) / math.log(2)
 
     def save_state(self, state: Reading, path: PathLike) -> None:
@@ -178,7 +189,9 @@ class LanguageModel:
 
         Raises:
             CheckpointError: if it cannot be written; the old file, if any, is untouched.
+            ConfigError: if ``state`` is of another model.
         """
+        self._check(state)
         names = self.config.cell.state_names
         readings.save(state, Path(path), model=self.fingerprint(), names=names)
 
@@ -188,16 +201,28 @@ class LanguageModel:
         Raises:
             CheckpointError: if the file is missing, damaged, or of another model.
         """
-        names = self.config.cell.state_names
-        return readings.load(Path(path), self.read(), model=self.fingerprint(), names=names)
+        return readings.load(Path(path), model=self.fingerprint(), shapes=self._shapes())
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that makes this model what it is."""
-        what = [self.config.to_dict(), self.tokenizer.vocabulary, self.tokenizer.unknown]
+        """Return the sha256 of all that makes this model what it computes."""
+        config, tokenizer = self.config, self.tokenizer
+        what = [config.backbone, config.nonlinearity, config.residual, config.tie_weights]
+        what += [tokenizer.vocabulary, tokenizer.unknown]
         digest = hashlib.sha256(json.dumps(what).encode())
         for name, tensor in sorted(self._weights.items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()
+
+    def _shapes(self) -> readings.Shapes:
+        """Return the shapes of a reading, by the names of its tensors in a file."""
+        shape = (self.config.num_layers, 1, self.config.hidden_size)
+        names = self.config.cell.state_names
+        return {"logits": (self.tokenizer.vocab_size,)} | {f"state.{n}": shape for n in names}
+
+    def _check(self, reading: Reading) -> None:
+        found = [a.shape for a in (reading.logits, *reading.state)]
+        if found != list(self._shapes().values()):
+            raise ConfigError("the state is of another model: its sizes are not those of this one")
 
     def _line_begin(self) -> str:
         vocabulary = self.tokenizer.vocabulary

@@ -42,7 +42,7 @@ def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tenso
     return x * mask.to(x.dtype)
 
 
-def thinned(weight: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+def drop_connect(weight: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     """Return ``weight`` with ``share`` of its entries dropped, the others scaled up (DropConnect).
 
     The share is rounded to one in 256: whether an entry is dropped takes one random byte.
@@ -91,7 +91,7 @@ class Layer(nn.Module):
         """Run over a window, with ``share`` of the recurrent matrix dropped; see the class."""
         weights: dict[str, Tensor] = dict(self.named_parameters())
         if share:
-            weights["weight_hh"] = thinned(weights["weight_hh"], share, generator)
+            weights["weight_hh"] = drop_connect(weights["weight_hh"], share, generator)
         if self.window is not None and x.device.type == "cpu":
             return self.window(x, state, weights)
         if self.kernel is not None:
@@ -108,8 +108,9 @@ class Layer(nn.Module):
         before: Any = tuple(s.unsqueeze(0) for s in state)  # one layer: (1, B, H) each
         if len(before) == 1:
             before = before[0]
-        # The rest: with biases, one layer, no dropout of torch's, one direction, batch first.
-        rest = (True, 1, 0.0, self.training, False, True)
+        # The rest: with biases, one layer, no dropout of torch's, whether to keep what the way back
+        # needs (cuDNN asks for it in the disguise of training mode), one direction, batch first.
+        rest = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
         y, *after = self.kernel(x, before, list(weights.values()), *rest)
         return y, tuple(s.squeeze(0) for s in after)
 

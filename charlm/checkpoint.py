@@ -32,7 +32,7 @@ from charlm.config import PRECISIONS, ModelConfig, Settings, TrainConfig, settin
 from charlm.errors import CharlmError, CheckpointError
 from charlm.tokenizer import CharTokenizer
 
-FORMAT = 2  # raise it with every change that older readers would misread
+FORMAT = 3  # raise it with every change that older readers would misread
 DOCUMENT = "charlm"  # the key of the JSON document in the header
 CHECKSUM = "charlm.sha256"  # the key of its checksum
 
@@ -213,6 +213,8 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, damaged, foreign or from a newer format.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise CheckpointError(f"{path} is no regular file, so no checkpoint")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             document = _document(file.metadata() or {}, path)

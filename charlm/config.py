@@ -78,13 +78,14 @@ class Settings:
             with contextlib.suppress(OverflowError):  # an integer too large for a float
                 value = float(value)
         if typing.get_origin(kind) is tuple:
-            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-                raise ConfigError(f"{item.name} must be a list of texts (got {value!r})")
-            return tuple(value)
+            texts = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+                raise ConfigError(f"{item.name} must be texts (got {value!r})")
+            if "" in texts:
+                raise ConfigError(f"{item.name} must not be an empty text")
+            return tuple(texts)
         if type(value) is not kind:
             raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
-        if kind is int and abs(value) >= 2**63:
-            raise ConfigError(f"{item.name} must fit into 64 bits")
         if kind is float and not math.isfinite(value):
             raise ConfigError(f"{item.name} must be a finite number (got {value})")
         rules = item.metadata
@@ -95,6 +96,8 @@ class Settings:
         for rule, (words, holds) in BOUNDS.items():
             if rules[rule] is not None and not holds(value, rules[rule]):
                 raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
+        if kind is int and abs(value) >= 2**63:
+            raise ConfigError(f"{item.name} must fit into 64 bits")
         return value
 
     @classmethod
@@ -134,7 +137,7 @@ class ModelConfig(Settings):
         0.5, "share of units dropped between layers, half of it at the input", minimum=0, below=1
     )
     weight_drop: float = setting(
-        0.0, "share of each recurrent matrix dropped for a window", minimum=0, maximum=0.9
+        0.0, "share of each recurrent matrix dropped for a window, to 1/256", minimum=0, maximum=0.9
     )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
@@ -252,18 +255,16 @@ class SampleConfig(Settings):
         minimum=0,
         maximum=1,
     )
-    allow: str = setting("", "draw only characters of this text (all)")
-    forbid: str = setting("", "never draw a character of this text (none)")
-    stop: tuple[str, ...] = setting((), "end before this text; may be given more than once (none)")
+    allow: tuple[str, ...] = setting((), "draw only characters of this text; repeatable (all)")
+    forbid: tuple[str, ...] = setting((), "never draw a character of this text; repeatable (none)")
+    stop: tuple[str, ...] = setting((), "end before this text; repeatable (none)")
     num_samples: int = setting(1, "independent samples", minimum=1)
     seed: int | None = setting(
-        None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**63 - 1
+        None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**32 - 1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "" in self.stop:
-            raise ConfigError("stop must not be an empty text")
         if self.length == 0 and self.num_samples > 1:
             raise ConfigError("length 0, without end, goes with one sample: leave num_samples out")
 

@@ -93,6 +93,15 @@ def surprise(logits: NDArray[Any], ids: NDArray[Any]) -> Floats:
     return np.log(np.exp(scores).sum(axis=-1, dtype=np.float64)) - picked  # type: ignore[no-any-return]
 
 
+def check_finite(values: NDArray[Any]) -> None:
+    """Raise DivergenceError unless what a model says are finite numbers."""
+    if not math.isfinite(np.add.reduce(values, axis=None)):
+        raise DivergenceError(
+            "the model's predictions are no numbers: its state has grown without bound; train it "
+            "again with a lower --learning-rate"
+        )
+
+
 def choose(w: Floats, uniform: Floats) -> NDArray[np.intp]:
     """Return for each lane an index drawn from weights ``w`` (B, V), by inverting their sum.
 
@@ -105,11 +114,7 @@ def choose(w: Floats, uniform: Floats) -> NDArray[np.intp]:
     """
     sums = np.add.accumulate(w, axis=1)
     total = sums[:, -1]
-    if not math.isfinite(np.add.reduce(total)):
-        raise DivergenceError(
-            "the model's predictions are no numbers: its state has grown without bound; train it "
-            "again with a lower --learning-rate"
-        )
+    check_finite(total)
     bounds = total * uniform
     if len(w) == 1:  # the same, faster
         return np.asarray(sums[0].searchsorted(bounds, side="right"))
@@ -121,7 +126,7 @@ def seeded(config: SampleConfig) -> SampleConfig:
     return config if config.seed is not None else replace(config, seed=secrets.randbelow(2**32))
 
 
-def penalty(vocabulary: str, config: SampleConfig, unknown_id: int | None) -> Floats | None:
+def allowed_mask(vocabulary: str, config: SampleConfig, unknown_id: int | None) -> Floats | None:
     """Return what to add to logits (V,) so that only allowed characters are drawn; None: nothing.
 
     Never drawn are the unknown symbol, characters in ``config.forbid``, and if ``config.allow`` is
@@ -130,9 +135,8 @@ def penalty(vocabulary: str, config: SampleConfig, unknown_id: int | None) -> Fl
     Raises:
         ConfigError: if no character is left.
     """
-    allowed = np.array(
-        [(not config.allow or c in config.allow) and c not in config.forbid for c in vocabulary]
-    )
+    allow, forbid = set("".join(config.allow)), set("".join(config.forbid))
+    allowed = np.array([(not allow or c in allow) and c not in forbid for c in vocabulary])
     if unknown_id is not None:
         allowed[unknown_id] = False
     if not allowed.any():
@@ -157,7 +161,7 @@ class Block:
         reading: what it has read.
         config: how characters are drawn; its seed must be given.
         indices: which samples these are.
-        penalty: added to all logits (V,), see :func:`penalty`.
+        mask: added to all logits (V,), see :func:`allowed_mask`.
 
     Attributes:
         ids: what was drawn last in each lane (B,).
@@ -171,11 +175,11 @@ class Block:
         reading: Reading,
         config: SampleConfig,
         indices: range,
-        penalty: Floats | None = None,
+        mask: Floats | None = None,
     ):
         assert config.seed is not None
         self.config = config
-        self.penalty = penalty
+        self.mask = mask
         self.lanes = stepper.lanes(tuple(s.repeat(len(indices), axis=1) for s in reading.state))
         self.logits: NDArray[Any] = np.repeat(reading.logits[None], len(indices), axis=0)
         self.ids = np.zeros(len(indices), np.intp)
@@ -195,7 +199,7 @@ class Block:
         self.count += 1
         with np.errstate(over="ignore", invalid="ignore"):  # said in words below
             self._read()
-            logits = self.logits if self.penalty is None else self.logits + self.penalty
+            logits = self.logits if self.mask is None else self.logits + self.mask
             w = weights(logits, self.config)
         self.ids = choose(w, self.uniform[:, place])
         self.unread = True

@@ -35,7 +35,8 @@ class Index:
 
     The hash of a run is a difference of two sums over all characters before a place, so those of
     all runs of any length take one pass. It has 64 bits: of a million runs looked up in a text of
-    five million characters, a wrong one is found with a chance below 1e-6.
+    five million characters, a wrong one is found with a chance below 1e-6, unless the texts were
+    made for it (as a Thue-Morse sequence is).
     """
 
     def __init__(self, text: str):
@@ -87,11 +88,11 @@ def memorized(texts: Iterable[str], training_text: str) -> Memorized:
     while low < high:  # a part of a run that is found is found too
         middle = (low + high + 1) // 2
         hits = index.found(generated, middle)
-        for one, hit in zip(generated, hits, strict=True):
-            if hit.any():
-                start = int(hit.argmax())
-                low, longest = middle, one.text[start : start + middle]
-                break
-        else:
+        pairs = zip(generated, hits, strict=True)
+        runs = (one.text[hit.argmax() :][:middle] for one, hit in pairs if hit.any())
+        copied = next((run for run in runs if run in training_text), None)
+        if copied is None:
             high = middle - 1
+        else:
+            low, longest = middle, copied
     return Memorized(longest, training_text.find(longest), new_share)

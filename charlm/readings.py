@@ -4,9 +4,10 @@ A :class:`Reading` is all that generation needs of a text that came before: a fe
 long the text was. Any number of samples can go on from one.
 
 Its file is a safetensors file with the tensors ``logits`` and ``state.<name>``, and in its header
-the fingerprint of the model, as a state means nothing to any other model.
+the fingerprint of the model, as a state means nothing to any other model, and a checksum.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from charlm.checkpoint import write_atomically
 from charlm.errors import CheckpointError
 
-KEY = "charlm.reading"  # of the fingerprint in the header
+MODEL = "charlm.reading"  # the key of the model's fingerprint in the header
+CHECKSUM = "charlm.sha256"  # the key of the checksum of all tensors
+Shapes = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """What a model has read.
 
@@ -33,6 +36,13 @@ class Reading:
 
     logits: NDArray[Any]
     state: tuple[NDArray[Any], ...]
+
+    def tensors(self, names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+        """Return the arrays by their names in a file; ``names`` are those of the cell's state."""
+        named = {"logits": self.logits} | {
+            f"state.{name}": array for name, array in zip(names, self.state, strict=False)
+        }
+        return {name: np.asarray(array, np.float32, order="C") for name, array in named.items()}
 
 
 def save(reading: Reading, path: Path, *, model: str, names: tuple[str, ...]) -> None:
@@ -47,49 +57,71 @@ def save(reading: Reading, path: Path, *, model: str, names: tuple[str, ...]) ->
     Raises:
         CheckpointError: if it cannot be written; the old file, if any, is untouched.
     """
-    tensors = {"logits": reading.logits} | _named(reading.state, names)
-    data = safetensors.numpy.save(
-        {name: np.asarray(tensor, np.float32, order="C") for name, tensor in tensors.items()},
-        metadata={KEY: model},
-    )
-    write_atomically(path, data)
+    tensors = reading.tensors(names)
+    metadata = {MODEL: model, CHECKSUM: _checksum(tensors)}
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
 
 
-def load(path: Path, like: Reading, *, model: str, names: tuple[str, ...]) -> Reading:
+def check_target(path: Path) -> None:
+    """Refuse a place where a reading cannot be saved, or where something else would be lost.
+
+    Raises:
+        CheckpointError: see above.
+    """
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is a folder")
+    if path.is_file() and MODEL not in _header(path):
+        raise CheckpointError(f"{path} is there already, and no saved state: choose another name")
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return {}
+
+
+def load(path: Path, *, model: str, shapes: Shapes) -> Reading:
     """Return the reading that :func:`save` wrote to ``path``.
 
     Args:
         path: the file.
-        like: any reading of the same model, for its shapes.
         model: the fingerprint of the model that is to go on.
-        names: what the cell calls each array of its state.
+        shapes: of its tensors by name, ``logits`` first.
 
     Raises:
         CheckpointError: if the file is missing, damaged, foreign, or of another model.
     """
+    if not path.is_file():
+        raise CheckpointError(f"state file {path} does not exist")
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            owner = (file.metadata() or {}).get(KEY)
-            expected = {"logits": like.logits} | _named(like.state, names)
-            if owner is None or set(file.keys()) != set(expected):
+            header = file.metadata() or {}
+            if MODEL not in header:
                 raise CheckpointError(f"{path} holds no state that charlm generate saved")
-            if owner != model:
+            if header[MODEL] != model:
                 raise CheckpointError(
                     f"the state in {path} is of another model: load it with the run that saved it"
                 )
-            kinds = {file.get_slice(name).get_dtype() for name in expected}
-            found = {name: file.get_tensor(name) for name in expected} if kinds == {"F32"} else {}
-    except FileNotFoundError:
-        raise CheckpointError(f"state file {path} does not exist") from None
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if found != shapes:
+                raise CheckpointError(f"the state in {path} is damaged: its shapes are wrong")
+            tensors = {name: file.get_tensor(name) for name in shapes}
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot read the state in {path}: {error}") from None
-    for name, tensor in expected.items():
-        if name not in found or found[name].shape != tensor.shape:
-            raise CheckpointError(f"the state in {path} is damaged: {name} has another shape")
-        if not np.isfinite(found[name]).all():
-            raise CheckpointError(f"the state in {path} is damaged: {name} holds no numbers")
-    return Reading(found["logits"], tuple(found[f"state.{name}"] for name in names))
+    if _checksum(tensors) != header.get(CHECKSUM):
+        raise CheckpointError(f"the state in {path} is damaged: its checksum is wrong")
+    if not all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values()):
+        raise CheckpointError(f"the state in {path} is damaged: it holds no numbers")
+    logits, *state = tensors.values()
+    return Reading(logits, tuple(state))
 
 
-def _named(state: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    return {f"state.{name}": array for name, array in zip(names, state, strict=True)}
+def _checksum(tensors: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.tobytes())
+    return digest.hexdigest()

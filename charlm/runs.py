@@ -291,8 +291,11 @@ def score(
 def training_text(found: Checkpoint) -> str:
     """Return what the model of ``found`` was trained on, if it is still there, or else nothing."""
     try:
-        text = read_text(_regular(found.files))
-    except CorpusError:
+        files = _regular(found.files)
+        if sum(Path(file).stat().st_size for file in files) > 4 * found.characters + 3 * len(files):
+            return ""  # longer than any text of so many characters
+        text = read_text(files)
+    except (CorpusError, OSError):
         return ""
     if fingerprint(text) != found.fingerprint:
         return ""
@@ -322,7 +325,11 @@ def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
 def _regular(files: tuple[str, ...]) -> tuple[str, ...]:
     """Return the texts of a run, which are files: no pipe or device that a stranger names."""
     for file in files:
-        if not Path(file).is_file():
+        try:
+            there = Path(file).is_file()
+        except (OSError, ValueError):  # a name too long, a folder that may not be entered
+            there = False
+        if not there:
             raise CorpusError(f"the run's text {file} is not there: name it with --text")
     return files
 

@@ -14,6 +14,7 @@ and where it did not (to within ``TOLERANCE``), it is read again from there. So 
 of one lane, also for a model that does not forget.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -75,17 +76,18 @@ def _lanes(
     lanes = len(starts)
     if lanes == 1:
         return reader.read(starts, length, state)
-    nothing = reader.initial_state(lanes - 1)
-    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, nothing)
+    zeros = reader.initial_state(lanes - 1)
+    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, zeros)
     begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
     values, end = reader.read(starts, length, begin)
-    while True:  # lane k is right after k + 1 rounds at the latest
+    for rounds in itertools.count(1):  # lane k is right after k + 1 rounds at the latest
         gaps = [np.abs(b[:, 1:] - e[:, :-1]).max((0, 2)) for b, e in zip(begin, end, strict=True)]
-        wrong = 1 + np.flatnonzero(np.max(gaps, axis=0) > TOLERANCE)
-        if len(wrong) == 0:
+        wrong = 1 + np.flatnonzero(~(np.max(gaps, axis=0) <= TOLERANCE))  # a NaN is wrong too
+        if len(wrong) == 0 or rounds == lanes:
             return values, tuple(e[:, -1:] for e in end)
         for b, e in zip(begin, end, strict=True):
             b[:, wrong] = e[:, wrong - 1]
         values[wrong], after = reader.read(starts[wrong], length, tuple(b[:, wrong] for b in begin))
         for e, a in zip(end, after, strict=True):
             e[:, wrong] = a
+    raise AssertionError

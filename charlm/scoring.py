@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import Engine, State
-from charlm.generation import surprise
+from charlm.generation import check_finite, surprise
 from charlm.readings import Reading
 from charlm.scan import Floats, OnRead, nothing, scan
 from charlm.tokenizer import Ids
@@ -22,22 +22,33 @@ def read(
         ids: the text (N,), N > 0.
         after: what was read before it.
         on_read: called now and then with the number of characters that were read since.
+
+    Raises:
+        DivergenceError: if the model's predictions are no numbers.
     """
     state = engine.initial_state(1) if after is None else after.state
-    _, state = scan(_Reader(engine, ids, on_read, tell=False), len(ids) - 1, state)
-    lanes = engine.lanes(state)
-    logits = lanes.step(ids[-1:])[0].copy()
+    with np.errstate(over="ignore", invalid="ignore"):  # said in words below
+        _, state = scan(_Reader(engine, ids, on_read, tell=False), len(ids) - 1, state)
+        lanes = engine.lanes(state)
+        logits = lanes.step(ids[-1:])[0].copy()
     on_read(1)
+    check_finite(logits)
     return Reading(logits, lanes.state)
 
 
 def score(engine: Engine, ids: Ids, after: Reading, on_read: OnRead = nothing) -> Floats:
-    """Return the surprise at each character of a text (N,), in nats, given all before it."""
+    """Return the surprise at each character of a text (N,), in nats, given all before it.
+
+    Raises:
+        DivergenceError: if the model's predictions are no numbers.
+    """
     nats = np.empty(len(ids), np.float32)
     if len(ids):
-        nats[0] = surprise(after.logits, ids[0])
-        nats[1:], _ = scan(_Reader(engine, ids, on_read), len(ids) - 1, after.state)
+        with np.errstate(over="ignore", invalid="ignore"):  # said in words below
+            nats[0] = surprise(after.logits, ids[0])
+            nats[1:], _ = scan(_Reader(engine, ids, on_read), len(ids) - 1, after.state)
         on_read(1)
+        check_finite(nats)
     return nats
 
 

@@ -4,7 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.config import LinesConfig, SampleConfig
+from charlm.errors import ConfigError
 from charlm.generation import Block, blocks
 from charlm.readings import Reading
 
@@ -40,7 +44,7 @@ class Sample:
     Attributes:
         index: which of the samples it is.
         count: characters drawn so far, those of the stop text with them.
-        nats: the model's surprise at them, summed, where that was asked for.
+        seed: what it is drawn with, beside ``index``.
         reason: why it ended, ``"length"`` or ``"stop"``; None while it goes on.
     """
 
@@ -50,33 +54,45 @@ class Sample:
         self.index = index
         self.length = config.length
         self.stops = Stops(config.stop) if config.stop else None
+        self.seed = config.seed
         self.count = 0
-        self.nats = 0.0
+        self._nats = 0.0
         self.reason: str | None = None
 
     def __iter__(self) -> Iterator[str]:
         while self.reason is None:
-            characters, nats = self.group.drawn(self.count)
+            piece, nats = self.group.drawn(self.count, self.lane)
             self.count += 1
-            self.nats += nats[self.lane]
-            piece, ended = characters[self.lane], False
+            self._nats += nats
+            ended = False
             if self.stops is not None:
                 piece, ended = self.stops.feed(piece)
             if ended:
                 self.reason = "stop"
             elif self.count == self.length:
                 self.reason = "length"
-                piece += "" if self.stops is None else self.stops.held
+                piece += self.held
             if piece:
                 yield piece
 
     @property
-    def bits_per_char(self) -> float:
-        """The mean surprise at the characters drawn so far, in bits."""
-        return self.nats / max(1, self.count) / math.log(2)
+    def held(self) -> str:
+        """What was drawn and not yielded yet, as a stop text may begin with it."""
+        return "" if self.stops is None else self.stops.held
+
+    @property
+    def bits_per_char(self) -> float | None:
+        """The model's mean surprise at what was drawn, in bits; None if it was not asked for."""
+        return self._nats / max(1, self.count) / math.log(2) if self.group.surprise else None
 
     def reading(self) -> Reading:
-        """Return what the model has read when it has read this sample, its stop text included."""
+        """Return what the model has when it has read all that was drawn, stop texts included.
+
+        Raises:
+            ConfigError: if others are drawn beside this sample, and are further on.
+        """
+        if self.count != self.group.count:
+            raise ConfigError("only a sample that is drawn alone has a state: set num_samples to 1")
         return self.group.block.reading(self.lane)
 
 
@@ -104,20 +120,20 @@ class Group:
         self.vocabulary = vocabulary
         self.surprise = surprise
         self.samples = [Sample(self, *place, config) for place in enumerate(indices)]
-        self.nothing = [0.0] * len(block.ids)
-        self.steps: list[tuple[list[str], list[float]]] = []
+        self.steps: list[tuple[NDArray[np.int32], NDArray[np.float32] | None]] = []
         self.count = 0
 
-    def drawn(self, step: int) -> tuple[list[str], list[float]]:
-        """Return the character of each lane, and the nats, of a step: an old one or the next."""
+    def drawn(self, step: int, lane: int) -> tuple[str, float]:
+        """Return the character and the nats of a lane at a step: an old one or the next."""
         if step == self.count:
-            ids = self.block.draw().tolist()
-            nats = self.block.nats().tolist() if self.surprise else self.nothing
+            ids = self.block.draw().astype(np.int32)
+            nats = self.block.nats().astype(np.float32) if self.surprise else None
             if len(self.samples) == 1:
                 self.steps.clear()  # nobody will ask for it: a sample may be without end
-            self.steps.append(([self.vocabulary[i] for i in ids], nats))
+            self.steps.append((ids, nats))
             self.count += 1
-        return self.steps[step - self.count]
+        ids, nats = self.steps[step - self.count]
+        return self.vocabulary[ids[lane]], 0.0 if nats is None else float(nats[lane])
 
 
 def samples(
@@ -174,7 +190,8 @@ class Lines:
                 self.left_out[reason] += 1
                 continue
             yield line, sample
-            self.seen.add(line)
+            if self.config.unique:
+                self.seen.add(line)
             found += 1
             if found == self.config.lines:
                 return
@@ -186,6 +203,6 @@ class Lines:
             return "too short"
         if line in self.known:
             return "known"
-        if self.config.unique and line in self.seen:
+        if line in self.seen:
             return "twice"
         return None

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import BACKBONES, B, E, H, L, T, tiny_config
 
-from charlm.backbones import build, dropped, thinned
+from charlm.backbones import build, drop_connect, dropped
 
 
 def pair(name, nonlinearity, **changes):
@@ -130,7 +130,7 @@ def test_dropout_keeps_a_mask_over_the_window_and_the_mean():
 
 def test_weight_drop_drops_a_share_and_keeps_the_mean():
     weight = torch.ones(120, 77, requires_grad=True)
-    after = thinned(weight, 0.25, torch.Generator().manual_seed(1))
+    after = drop_connect(weight, 0.25, torch.Generator().manual_seed(1))
     kept = after > 0
     assert abs(kept.float().mean() - 0.75) < 0.02  # 4.5 standard deviations
     assert torch.equal(after[kept], torch.full_like(after[kept], 4 / 3))

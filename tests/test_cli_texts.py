@@ -48,11 +48,6 @@ def test_a_prompt_from_a_flag_a_file_and_stdin(run, stdin):
     assert texts.pop().startswith("The sea,\n")
 
 
-def test_an_empty_stdin_is_no_prompt(run, stdin):
-    stdin("")
-    assert run("generate", LSTM, "--prompt-file", "-", "-l", 9, "--seed", 1)[0] == 0
-
-
 def test_json_tells_text_seed_surprise_and_why_it_stopped(run):
     flags = ["-p", "The ", "-n", 3, "-l", 60, "--stop", "th", "--stop", "\n", "--seed", 5]
     status, out, err = run("generate", LSTM, *flags, "--json")
@@ -72,6 +67,12 @@ def test_json_tells_text_seed_surprise_and_why_it_stopped(run):
 def test_only_allowed_characters(run):
     out = run("generate", LSTM, "--allow", "abc \n", "--forbid", "b", "-l", 99, "--seed", 1)[1]
     assert set(out) <= set("ac \n")
+    flags = ["--allow", "ab", "--allow", "c", "-l", 50, "--seed", 1, "--json"]
+    (found,) = objects(run("generate", LSTM, *flags)[1])
+    assert set(found["text"]) == set("abc")
+    lm = charlm.load(LSTM)
+    bits = lm.score(found["text"])  # the model's own surprise, not that of what was allowed
+    assert found["bits_per_char"] == pytest.approx(bits.mean(), abs=1e-3)
 
 
 def test_a_state_goes_on_where_it_was_saved(run):
@@ -102,6 +103,17 @@ def test_lines_are_as_they_are_wanted(run):
     fewer = run("generate", LSTM, "--lines", 5, *flags[2:])[1]
     assert out.startswith(fewer)
     assert [o["text"] for o in objects(run("generate", LSTM, *flags, "--json")[1])] == lines
+
+
+def test_lines_are_those_that_follow_the_end_of_a_line_and_their_beginning(run):
+    flags = ["--lines", 40, "--max-length", 7, "--tries", 4000, "--seed", 3]
+    lines = run("generate", LSTM, *flags, "--starts-with", "Th")[1].splitlines()
+    lm = charlm.load(LSTM)
+    config = charlm.SampleConfig(length=6, stop="\n", num_samples=4000, seed=3)
+    drawn = [("".join(s), s.reason) for s in lm.samples("\nTh", config)]
+    wanted = ["Th" + text for text, reason in drawn if reason == "stop"]
+    assert lines == wanted[: len(lines)]
+    assert max(map(len, lines)) == 7
 
 
 def test_lines_that_run_out_are_counted_honestly(run):
@@ -156,7 +168,7 @@ def test_the_coloured_text_is_the_text(run, stdin):
 
 def test_a_coloured_text_holds_no_control_sequences_of_its_own():
     shown = measuring.colored(measuring.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
-    assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\ufffdb\n"
+    assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\tb\n"
 
 
 def test_evaluate_with_its_comparisons(run):
@@ -204,15 +216,24 @@ def write_states():
 
 
 BAD = [
-    (["generate", LSTM, "--load-state", "gru.state"], "holds no state"),
+    (["generate", LSTM, "--load-state", "gru.state"], "is of another model"),
     (["generate", GRU, "--load-state", "cut.state"], "cannot read the state in cut.state"),
     (["generate", GRU, "--load-state", "none"], "state file none does not exist"),
-    (["generate", GRU, "-l", "3", "--save-state", "none/s", "-n", "2"], "goes with one sample"),
+    (["generate", GRU, "-l", "3", "--save-state", "s", "-n", "2"], "goes with one sample"),
     (["generate", LSTM, "--prompt-file", "none"], "text file none does not exist"),
     (["generate", LSTM, "--prompt-file", "latin1.txt"], "latin1.txt is not UTF-8"),
     (["generate", LSTM, "--stop", ""], "stop must not be an empty text"),
     (["generate", LSTM, "-l", "0", "-n", "2"], "length 0, without end, goes with one sample"),
-    (["generate", LSTM, "--allow", "漢"], "leave no character"),
+    (["generate", LSTM, "--allow", "a漢"], "character '漢' (U+6F22) at position 1 of allow"),
+    (["generate", LSTM, "--stop", "漢"], "at position 0 of stop"),
+    (["generate", LSTM, "--allow", "a", "--forbid", "ab"], "leave no character"),
+    (["generate", LSTM, "--allow", ""], "allow must not be an empty text"),
+    (["generate", LSTM, "-l", "0", "--json"], "needs a --stop"),
+    (["generate", LSTM, "--seed", str(2**64)], "seed must be at most 4294967295"),
+    (["generate", LSTM, "--prompt-file", "-"], "stdin is empty"),
+    (["generate", LSTM, "--save-state", "text.txt"], "is there already, and no saved state"),
+    (["generate", LSTM, "--save-state", "none/s"], "there is no folder none"),
+    (["memorized", LSTM, "text.txt", "-l", "0"], "does not go with memorized"),
     (["generate", LSTM, "--min-p", "1.5"], "min_p must be at most 1"),
     (["generate", LSTM, "--unique"], "--unique goes with --lines"),
     (["generate", LSTM, "--novel", "text.txt"], "--novel goes with --lines"),
@@ -246,7 +267,7 @@ def test_a_model_without_lines(run):
     one_line(*run("generate", "one-line", "--lines", 3), expected=1)
 
 
-@pytest.mark.parametrize("more", [[], ["--json"], ["--save-state", "state"]])
+@pytest.mark.parametrize("more", [[], ["--json", "--stop", "zzz"], ["--save-state", "state"]])
 def test_without_end_until_ctrl_c(workplace, more):
     process = subprocess.Popen(
         [*CHARLM, "generate", LSTM, "-l", "0", "--seed", "1", *more],
@@ -259,7 +280,7 @@ def test_without_end_until_ctrl_c(workplace, more):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == "seed 1\ncharlm: stopped\n"
-    if "--json" in more:
+    if "--json" in more:  # what was drawn until then
         assert json.loads(out)["stopped"] == "signal"
     if "--save-state" in more:
         lm = charlm.load(LSTM)
@@ -267,7 +288,11 @@ def test_without_end_until_ctrl_c(workplace, more):
 
 
 def test_a_state_that_was_saved_at_a_signal_is_that_of_what_was_printed(run, workplace):
-    command = [*CHARLM, "generate", LSTM, "-l", "0", "-t", "0.5", "--save-state", "s"]
+    """Also of what might have been the beginning of a stop text: with all letters, most is."""
+    stops = [word for c in "abcdefghijklmnopqrstuvwxyz ,\n" for word in ("--stop", f"{c}@")]
+    vocabulary = charlm.load(LSTM).tokenizer.vocabulary
+    stops = [word.replace("@", vocabulary[-1] * 3) for word in stops]
+    command = [*CHARLM, "generate", LSTM, "-l", "0", "-t", "0.5", "--save-state", "s", *stops]
     process = subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, text=True)
     begin = process.stdout.read(2000)
     process.send_signal(signal.SIGTERM)

@@ -10,9 +10,9 @@ from charlm.engine import Engine
 from charlm.errors import ConfigError, DivergenceError
 from charlm.generation import (
     Block,
+    allowed_mask,
     blocks,
     choose,
-    penalty,
     probabilities,
     seeded,
     surprise,
@@ -226,14 +226,14 @@ def test_logits_that_are_no_numbers_raise(wrong, temperature):
 )
 def test_only_allowed_characters_are_drawn(settings, unknown_id, left):
     config = SampleConfig(seed=1, temperature=3.0, **settings)
-    mask = penalty("abcd", config, unknown_id)
-    drawn = sample(Chain([[9.0, 1, 1, 1]] * 4), 300, config, penalty=mask)
+    mask = allowed_mask("abcd", config, unknown_id)
+    drawn = sample(Chain([[9.0, 1, 1, 1]] * 4), 300, config, mask=mask)
     assert {"abcd"[i] for i in drawn.ravel()} == set(left)
 
 
 def test_nothing_left_to_draw():
     with pytest.raises(ConfigError, match="leave no character"):
-        penalty("ab", SampleConfig(allow="a", forbid="a"), None)
+        allowed_mask("ab", SampleConfig(allow="a", forbid="a"), None)
 
 
 def test_a_missing_seed_is_drawn_and_a_given_one_kept():

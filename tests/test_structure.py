@@ -28,7 +28,7 @@ LAW = {
     "generation": {"numpy"},
     "engine": {"numpy"},
     "scoring": {"numpy"},
-    "writing": set(),
+    "writing": {"numpy"},
     "baselines": {"numpy"},
     "memorization": {"numpy"},
     "windows": {"torch"},
@@ -111,11 +111,16 @@ def test_help_imports_neither_torch_nor_numpy():
     assert not {"torch", "numpy", "tqdm"} & loaded_after(code)
 
 
-def test_generating_imports_no_torch():
-    path = str(DATA / "format-1-lstm.safetensors")
-    code = f"from charlm.cli import main\nassert main(['generate', {path!r}, '-l', '20']) == 0"
-    assert "torch" not in loaded_after(code)
-    assert "numpy" in loaded_after(code)
+@pytest.mark.parametrize(
+    "command", [["generate", "-l", "20"], ["score", "FILE"], ["memorized", "FILE", "-l", "20"]]
+)
+def test_writing_and_scoring_import_no_torch(command):
+    verb, *rest = [str(ROOT / "corpora" / "english.txt") if w == "FILE" else w for w in command]
+    words = [verb, str(DATA / "format-1-rnn.safetensors"), *rest]
+    code = f"from charlm.cli import main\nassert main({words!r}) == 0"
+    loaded = loaded_after(code)
+    assert "torch" not in loaded
+    assert "numpy" in loaded
 
 
 def test_all_names_the_public_names():

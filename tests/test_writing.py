@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from test_generation import Chain, reading
 
 from charlm.config import LinesConfig, SampleConfig
+from charlm.errors import ConfigError
 from charlm.generation import Block, surprise
 from charlm.writing import Lines, Stops, samples
 
@@ -85,8 +86,26 @@ def test_surprise_is_that_of_the_model_whatever_it_is_drawn_with():
     (sample,) = drawn(config, surprise=True)
     ids = [0, *(LETTERS.index(c) for c in "".join(sample))]
     expected = surprise(CHAIN.table[ids[:-1]], np.array(ids[1:])).sum()
-    assert sample.nats == pytest.approx(expected, rel=1e-9)
-    assert sample.bits_per_char == pytest.approx(expected / 50 / np.log(2))
+    assert sample.bits_per_char == pytest.approx(expected / 50 / np.log(2), rel=1e-6)
+    (silent,) = drawn(config)
+    assert "".join(silent)
+    assert silent.bits_per_char is None
+
+
+def test_a_sample_that_others_have_passed_has_no_state():
+    first, second = list(drawn(SampleConfig(seed=1, length=9, num_samples=3)))[1:]
+    next(iter(second))
+    assert second.reading() is not None
+    with pytest.raises(ConfigError, match="drawn alone"):
+        first.reading()
+
+
+def test_a_sample_without_end_keeps_nothing_of_what_it_has_given():
+    (sample,) = drawn(SampleConfig(seed=1, length=0))
+    stream = iter(sample)
+    for _ in range(100):
+        next(stream)
+    assert len(sample.group.steps) == 1
 
 
 def lines(config, known=()):

@@ -140,7 +140,9 @@ def _generate(add_parser: AddParser) -> None:
         help="text to go on from (default: none)",
     )
     prompt.add_argument(
-        "--prompt-file", metavar="FILE", help="file with the text to go on from, - for stdin"
+        "--prompt-file",
+        metavar="FILE",
+        help="file with the text to go on from, - for stdin; the end of its last line counts too",
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object per sample")
     generate.add_argument(

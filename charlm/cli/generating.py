@@ -5,16 +5,16 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
 
 from tqdm import tqdm
 
-from charlm import api, generation
+from charlm import api, generation, readings
 from charlm.cli.arguments import given
-from charlm.cli.terminal import Stop, say
+from charlm.cli.terminal import Stop, say, visible
 from charlm.config import LinesConfig, SampleConfig
 from charlm.corpus import checked, read_text
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, CorpusError
 from charlm.writing import Lines, Sample
 
 FLUSH = 0.02  # seconds that text may wait for more
@@ -26,21 +26,25 @@ def generate(arguments: Namespace) -> int:
     lines = LinesConfig(**given(arguments, LinesConfig))
     if lines.lines:
         return _lines(arguments, config, lines)
-    _refuse([*given(arguments, LinesConfig), *_present(arguments, ["novel"])], "goes with --lines")
-    if arguments.save_state and config.num_samples > 1:
-        raise ConfigError("--save-state goes with one sample: leave --num-samples out")
+    asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
+    _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")
+    if arguments.json and config.length == 0 and not config.stop:
+        raise ConfigError("--length 0 with --json needs a --stop: else nothing would end")
+    if arguments.save_state:
+        if config.num_samples > 1:
+            raise ConfigError("--save-state goes with one sample: leave --num-samples out")
+        readings.check_target(Path(arguments.save_state))
     lm = api.load(arguments.run)
     reading = lm.load_state(arguments.load_state) if arguments.load_state else None
     prompt = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
-    if prompt or reading is None:
-        with progress_bar(len(prompt), "reading") as bar:
-            reading = lm.read(prompt, state=reading, on_read=bar.update)
+    with Bar(len(prompt), "reading") as bar:
+        reading = lm.read(prompt, state=reading, on_read=bar.update)
     samples = lm.samples("", config, state=reading, surprise=arguments.json)
     say(f"seed {config.seed}")
     with Stop() as stop:
         for sample in samples:
             if arguments.json:
-                _print_object(sample, "".join(_until(stop, sample)), config)
+                _print_object(sample, "".join(_until(stop, sample)))
             else:
                 if config.num_samples > 1:
                     print(f"--- sample {sample.index + 1} ---")
@@ -55,16 +59,32 @@ def generate(arguments: Namespace) -> int:
     return 0
 
 
-def progress_bar(total: int, what: str) -> "tqdm[Any]":
-    """Return a bar for what takes more than a second, in a terminal."""
-    return tqdm(
-        total=total, desc=what, unit=" char", unit_scale=True, delay=1, disable=None, leave=False
-    )
+class Bar:
+    """A bar for what takes more than a second, in a terminal; use it as a context."""
+
+    def __init__(self, total: int, what: str):
+        self.bar = tqdm(
+            total=total, desc=what, unit=" char", unit_scale=True, delay=1, disable=None,
+            leave=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, count: int) -> None:
+        """Move on by so many characters, to the end at most: lanes read some of them twice."""
+        self.bar.update(min(count, (self.bar.total or 0) - self.bar.n))
 
 
 def stdin_text() -> str:
     """Return what stdin holds, as UTF-8 text."""
-    return checked(sys.stdin.buffer.read(), "stdin").decode()
+    text = checked(sys.stdin.buffer.read(), "stdin").decode()
+    if not text:
+        raise CorpusError("stdin is empty: there is no text in it")
+    return text
 
 
 def _prompt_file(name: str) -> str:
@@ -75,15 +95,17 @@ def _until(stop: Stop, sample: Sample) -> Iterable[str]:
     for piece in sample:
         yield piece
         if stop.signal is not None:
+            yield sample.held  # it was drawn, and is part of the state
             return
 
 
 def _print_text(prompt: str, pieces: Iterable[str]) -> None:
     """Write a text as it is drawn: at once, but not with a system call for every character."""
-    print(prompt, end="", flush=True)
+    shown = visible if sys.stdout.isatty() else str
+    print(shown(prompt), end="", flush=True)
     flushed = 0.0
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(shown(piece))
         now = time.monotonic()
         if now - flushed > FLUSH:
             sys.stdout.flush()
@@ -91,10 +113,10 @@ def _print_text(prompt: str, pieces: Iterable[str]) -> None:
     print(flush=True)
 
 
-def _print_object(sample: Sample, text: str, config: SampleConfig) -> None:
+def _print_object(sample: Sample, text: str) -> None:
     values = {
         "sample": sample.index,
-        "seed": config.seed,
+        "seed": sample.seed,
         "text": text,
         "bits_per_char": sample.bits_per_char,
         "stopped": sample.reason or "signal",
@@ -115,9 +137,9 @@ def _lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig) -> in
     found = 0
     for line, sample in drawn:
         if arguments.json:
-            _print_object(sample, line, config)
+            _print_object(sample, line)
         else:
-            print(line, flush=True)
+            print(visible(line) if sys.stdout.isatty() else line, flush=True)
         found += 1
     if found == lines.lines:
         return 0

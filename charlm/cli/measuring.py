@@ -13,11 +13,11 @@ from charlm import api, generation, memorization
 from charlm import checkpoint as checkpoints
 from charlm.baselines import baselines
 from charlm.cli.arguments import given
-from charlm.cli.generating import progress_bar, stdin_text
-from charlm.cli.terminal import printable, say
+from charlm.cli.generating import Bar, stdin_text
+from charlm.cli.terminal import printable, say, visible
 from charlm.config import SampleConfig
-from charlm.corpus import read_text
-from charlm.errors import CorpusError
+from charlm.corpus import fingerprint, read_text
+from charlm.errors import ConfigError, CorpusError
 
 # The least surprise in bits, and how a terminal shows characters of as much (SGR codes).
 COLORS = ((9.0, "97;41"), (6.0, "91"), (4.0, "33"), (2.0, "32"), (0.0, "90"))
@@ -47,19 +47,21 @@ def score(arguments: Namespace) -> int:
     if not arguments.files and sys.stdin.isatty():
         raise CorpusError("no text to score: name a file, or pipe one to stdin")
     texts = {name: read_text([name]) for name in arguments.files} or {"stdin": stdin_text()}
-    if not all(texts.values()):
-        raise CorpusError("stdin is empty: there is no text to score")
     lm = api.load(arguments.run)
     begin = lm.read()
 
     def scored(name: str | int, text: str, source: str) -> Scored:
-        with progress_bar(len(text), f"scoring {source}") as bar:
+        with Bar(len(text), f"scoring {source}") as bar:
             bits = lm.score(text, state=begin, on_read=bar.update, source=source)
         return Scored(name, text, bits.tolist())
 
     if arguments.rank:
-        lines = [line for text in texts.values() for line in text.split("\n") if line]
-        found = [scored(i, line, f"line {i}") for i, line in enumerate(lines, start=1)]
+        found = [
+            scored(number, line.removesuffix("\n"), f"line {number} of {name}")
+            for name, text in texts.items()
+            for number, line in enumerate(_lines(text), start=1)
+            if line != "\n"
+        ]
         _print_scores(_ranked(found), arguments.json, "line")
         return 0
     found = _ranked([scored(name, text, name) for name, text in texts.items()])
@@ -71,7 +73,8 @@ def score(arguments: Namespace) -> int:
     if shown and not arguments.json:
         for whole in found:
             sys.stdout.write(colored(whole))
-        say(_legend() if sys.stderr.isatty() else "")
+        if sys.stderr.isatty():
+            say(_legend())
     _print_scores(found, arguments.json, "file")
     return 0
 
@@ -80,10 +83,17 @@ def _ranked(found: list[Scored]) -> list[Scored]:
     return sorted(found, key=lambda one: one.bits_per_char)
 
 
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text, each with its end."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
 def _by_line(whole: Scored) -> Iterator[Scored]:
     """Yield the lines of a text, each with its end, scored after all before it."""
     start = 0
-    for number, line in enumerate(whole.text.splitlines(keepends=True), start=1):
+    for number, line in enumerate(_lines(whole.text), start=1):
         end = start + len(line)
         yield Scored(number, line, whole.surprise[start:end])
         start = end
@@ -115,7 +125,7 @@ def colored(whole: Scored) -> str:
     pairs = zip(whole.text, whole.surprise, strict=True)
     pieces = []
     for color, run in groupby(pairs, key=lambda pair: _color(pair[1])):
-        text = "".join(c if c == "\n" or c.isprintable() else "\ufffd" for c, _ in run)
+        text = visible("".join(character for character, _ in run))
         pieces.append(f"\033[{color}m" + text.replace("\n", f"\033[0m\n\033[{color}m") + "\033[0m")
     return "".join(pieces) + "\n" * (not whole.text.endswith("\n"))
 
@@ -139,15 +149,15 @@ def evaluate(arguments: Namespace) -> int:
     result = runs.score(found, text, **how)
     dynamic = None
     if arguments.dynamic:
-        with progress_bar(result.characters, "learning") as bar:
+        with Bar(result.characters, "learning") as bar:
             dynamic = runs.score(found, text, **how, dynamic=True, on_read=bar.update)
-    past = runs.training_text(found)
     if arguments.held_out:  # with the training's text itself before it, whatever it is called
         cut = len(text) - result.characters - 1
         past, text = text[:cut], text[cut:]
-    others = baselines(past, text)
+    else:  # a text that was trained on itself has nothing before it
+        past = "" if fingerprint(text) == found.fingerprint else runs.training_text(found)
     if arguments.json:
-        values = result.to_dict() | {"baselines": others}
+        values = result.to_dict() | {"baselines": baselines(past, text)}
         if dynamic is not None:
             values["dynamic"] = dynamic.to_dict()
         print(json.dumps(values))
@@ -159,8 +169,9 @@ def evaluate(arguments: Namespace) -> int:
     if dynamic is not None:
         print(f"{dynamic.bits_per_char:.4f} bits, if it goes on learning from what it has read")
     start = "the training text and" if past else "only"
-    print(f"for comparison, bits of others, which have read {start} what comes before:")
-    for name, bits in others.items():
+    what = f"for comparison, bits of others, which have read {start} what comes before:"
+    print(what, flush=True)  # they take seconds on a long text
+    for name, bits in baselines(past, text).items():
         print(f"{bits:.4f} {name}")
     return 0
 
@@ -168,11 +179,13 @@ def evaluate(arguments: Namespace) -> int:
 def memorized(arguments: Namespace) -> int:
     """Print how much a model copies its training text."""
     text = read_text(arguments.files)
+    if getattr(arguments, "length", None) == 0:
+        raise ConfigError("length 0, without end, does not go with memorized")
     lm = api.load(arguments.run)
     taken = {"num_samples": 65} | given(arguments, SampleConfig)
     config = generation.seeded(SampleConfig(**taken))
     say(f"seed {config.seed}")
-    with progress_bar(config.num_samples * config.length, "generating") as bar:
+    with Bar(config.num_samples * config.length, "generating") as bar:
         texts = []
         for sample in lm.samples("", config):
             texts.append("".join(sample))

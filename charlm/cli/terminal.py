@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import unicodedata
 from types import FrameType
 
 
@@ -24,6 +25,13 @@ def complain(message: object) -> None:
     """Write an error to stderr, as one line of bounded length."""
     line = printable(str(message))
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with control characters replaced, those that a terminal would obey."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text
+    )
 
 
 class Stop:

@@ -1,0 +1,180 @@
+"""Nothing is lost: trainings that are killed at random moments end as if they had not been.
+
+    python tests/reliability/soak.py [--kills 200] [--seed 1] [--quiet]
+
+Real ``charlm train`` processes are stopped again and again, and taken up with ``charlm resume``.
+Most are killed (SIGKILL); others get SIGTERM or SIGINT, once or twice in a row. The moment is
+random, from the start of the interpreter to the end of the run, and every step saves, so many kills
+land inside a write. After each stop ``latest`` and ``best`` must open. In the end weights,
+optimizer, carried state and metrics must equal, bit for bit, those of a run that was never stopped.
+
+The last line is one JSON document.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from charlm import checkpoint as checkpoints
+
+ROOT = Path(__file__).parent.parent.parent
+TEXT = ROOT / "corpora" / "english.txt"
+SETTINGS = """
+    --steps 150 --save-every 1 --eval-every 7 --batch-size 3 --seq-length 20 --hidden-size 24
+    --embedding-size 9 --dropout 0.3 --weight-drop 0.2 --precision float32 --threads 1
+""".split()  # noqa: SIM905
+# What is sent, and how often: a signal, or one after the other.
+WAYS = [(signal.SIGKILL,)] * 6 + [(s,) * n for s in (signal.SIGTERM, signal.SIGINT) for n in (1, 2)]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+LONGEST = 120  # seconds that a process may take to end
+
+
+class LostError(Exception):
+    """Something was lost, or was not as it should be."""
+
+
+def start(*words):
+    """Start a charlm command."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "charlm", *map(str, words)],
+        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    """Let a process run to its end; return its status and what it wrote to stderr."""
+    try:
+        _, err = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise LostError(f"a process did not end within {LONGEST} seconds") from None
+    return process.returncode, err
+
+
+def contents(folder):
+    """Return all that a run holds but times: tensors, counters and metrics."""
+    result = {}
+    for name in ("best", "latest"):
+        found = checkpoints.load(folder / f"{name}.safetensors")
+        counters = found.counters.to_dict()
+        del counters["seconds"]
+        result |= {f"{name}/{key}": tensor for key, tensor in found.tensors().items()}
+        result[f"{name}/counters"] = counters
+    for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
+        values = json.loads(line)
+        del values["seconds"], values["chars_per_second"]
+        result[f"metrics/{values['step']}"] = values
+    return result
+
+
+def check_same(one, other):
+    """Raise unless two runs hold the same, bit for bit."""
+    if one.keys() != other.keys():
+        raise LostError(f"the runs hold different things: {sorted(one.keys() ^ other.keys())[:5]}")
+    for key, value in one.items():
+        equal = np.array_equal if isinstance(value, np.ndarray) else lambda a, b: a == b
+        if not equal(value, other[key]):
+            raise LostError(f"{key} differs")
+
+
+def check_opens(folder):
+    """Raise unless what is on disk after a stop can be opened; return the step it is at."""
+    if not (folder / "latest.safetensors").exists():
+        return 0  # stopped before the first save: nothing was promised yet
+    latest = checkpoints.load(folder / "latest.safetensors")
+    best = folder / "best.safetensors"
+    if best.exists():
+        checkpoints.load(best)
+    elif latest.counters.best_loss is not None:
+        raise LostError("best is gone")
+    return latest.counters.step
+
+
+def stop(process, way, delay):
+    """Send the signals of ``way`` after ``delay`` seconds; return the status."""
+    time.sleep(delay)
+    for number in way:
+        if process.poll() is None:
+            process.send_signal(number)
+            time.sleep(random.random() * 0.02 if len(way) > 1 else 0)
+    status, err = finish(process)
+    expected = {-way[0], 128 + way[0], 0}
+    if status not in expected:
+        raise LostError(f"status {status} after {way}: {err[-2000:]}")
+    if "Traceback" in err and "KeyboardInterrupt" not in err:
+        raise LostError(f"a traceback: {err[-2000:]}")
+    return status
+
+
+def soak(folder, kills, rng, say):
+    """Stop runs ``kills`` times; return the figures."""
+    counts = collections.Counter()
+    straight = folder / "straight"
+    began = time.monotonic()
+    status, err = finish(start("train", TEXT, "--out", straight, *SETTINGS))
+    if status != 0:
+        raise LostError(f"the run that is not stopped ended with {status}: {err}")
+    whole = time.monotonic() - began
+    expected = contents(straight)
+    while counts["stops"] < kills:
+        run = folder / f"run-{counts['runs']}"
+        counts["runs"] += 1
+        step = 0
+        while True:
+            begun = (run / "latest.safetensors").exists()
+            if not begun and run.exists():
+                shutil.rmtree(run)  # a folder without a checkpoint holds nothing to go on from
+            words = ("resume", run) if begun else ("train", TEXT, "--out", run, *SETTINGS)
+            process = start(*words)
+            if counts["stops"] >= kills:
+                status, err = finish(process)
+                if status != 0:
+                    raise LostError(f"a resumed run ended with {status}: {err}")
+                break
+            way = rng.choice(WAYS)
+            if stop(process, way, rng.uniform(0, 1.1 * whole / 2)) == 0:
+                break  # it was through
+            counts["stops"] += 1
+            counts["+".join(number.name for number in way)] += 1
+            counts["inside a write"] += any(run.glob(".*.tmp"))
+            after = check_opens(run)
+            if after < step:
+                raise LostError(f"step {step} was saved, and {after} is there")
+            step = after
+            say(f"{counts['stops']} stops, run {counts['runs']} at step {step}")
+        check_same(contents(run), expected)
+        shutil.rmtree(run)
+    return dict(counts)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quiet", action="store_true")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+
+    def say(line):
+        if not arguments.quiet:
+            print(line, file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as folder:
+        counts = soak(Path(folder), arguments.kills, random.Random(arguments.seed), say)
+    seconds = round(time.monotonic() - began)
+    print(json.dumps({"program": "soak", "lost": 0, "seconds": seconds, "counts": counts}))
+
+
+if __name__ == "__main__":
+    main()
