@@ -28,6 +28,7 @@ from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text, 
 from charlm.dynamic import evaluate_dynamic
 from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
+from charlm.locks import Lock
 from charlm.model import CharLM
 from charlm.recipes import configs_for, enough_epochs
 from charlm.scan import OnRead, nothing
@@ -42,12 +43,14 @@ class Run:
 
     Attributes:
         folder: where the checkpoints and the metrics are.
+        lock: holds the folder until the training ends.
         trainer: what computes.
         notices: one line for each thing that was chosen for the user.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer, notices: Iterable[str] = ()):
+    def __init__(self, folder: Path, lock: Lock, trainer: Trainer, notices: Iterable[str] = ()):
         self.folder = folder
+        self.lock = lock
         self.trainer = trainer
         self.notices = list(notices)
 
@@ -73,6 +76,8 @@ class Run:
                 f"{error}; {self.folder / 'latest.safetensors'} is from before, and charlm resume "
                 f"{shlex.quote(str(self.folder))} --learning-rate RATE goes on from it"
             ) from None
+        finally:
+            self.lock.release()
 
     def save(self, *names: str) -> None:
         """Write what the trainer is now as ``best``, as ``latest``, or as both, in this order."""
@@ -174,7 +179,7 @@ def start(
     trainer.counters = Counters(seconds=time.monotonic() - began)
     folder = _new_folder(paths[0]) if out is None else Path(out)
     checkpoints.make_folder(folder)
-    run = Run(folder, trainer, notices)
+    run = Run(folder, Lock(folder), trainer, notices)
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
 
@@ -217,6 +222,7 @@ def resume(
         raise CheckpointError(
             f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
         )
+    lock = Lock(path.parent)
     found = checkpoints.load(path)
     config = _extended(found.train_config, steps, minutes)
     if learning_rate is not None:
@@ -245,7 +251,7 @@ def resume(
     trainer.restore(found)
     _cut_metrics(path.parent / METRICS, found.counters.step)
     notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]
-    return Run(path.parent, trainer, notices)
+    return Run(path.parent, lock, trainer, notices)
 
 
 def _extended(config: TrainConfig, steps: int | None, minutes: float | None) -> TrainConfig:

@@ -25,6 +25,14 @@ def test_the_benchmark_of_training_ends_with_its_figures():
     assert 0 < row["charlm_share_of_peak"] < 1
 
 
+def test_the_benchmark_of_generation_ends_with_its_figures():
+    program = BENCHMARKS / "bench_generation.py"
+    found = last_line(program, "--rounds", 1, "--seconds", 0.01, "--only", "gru-128")
+    row = found["results"]["gru-128"]
+    assert min(row["ratio_1"], row["ratio_64"], row["share_of_limit"]) > 0
+    assert found["results"]["first character"]["megabytes"] < 100
+
+
 def test_curves_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     metrics = BENCHMARKS / "results" / "tiny-shakespeare-3-minutes.jsonl"

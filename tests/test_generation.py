@@ -239,3 +239,28 @@ def test_nothing_left_to_draw():
 def test_a_missing_seed_is_drawn_and_a_given_one_kept():
     assert seeded(SampleConfig(seed=5)).seed == 5
     assert len({seeded(SampleConfig()).seed for _ in range(8)}) > 1
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_no_bit_of_a_sample_depends_on_how_many_there_are(name):
+    """At the sizes at which products of matrices take other ways for other numbers of lanes."""
+    config = tiny_config(name, hidden_size=512)
+    rng = np.random.default_rng(1)
+    tensors = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in config.parameter_shapes(V).items()
+    }
+    engine = Engine(config, tensors)
+    begin = Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+
+    def logits(count):
+        found = []
+        for indices in blocks(count):
+            drawn = Block(engine, begin, SampleConfig(seed=7), indices)
+            for _ in range(5):
+                drawn.draw()
+            found += [row.tobytes() for row in drawn.logits]
+        return found[:count]
+
+    whole = logits(12)
+    assert [whole[:n] == logits(n) for n in (1, 2, 9, 11)] == [True] * 4

@@ -8,6 +8,7 @@ from conftest import QUICK, assert_same_run, metrics, words
 
 from charlm import checkpoint as checkpoints
 from charlm import runs
+from charlm.api import load
 from charlm.corpus import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
 
@@ -99,6 +100,20 @@ def test_a_strangers_checkpoint_makes_us_read_files_only(workplace, name):
     checkpoints.save(replace(latest("run"), files=(name,)), Path("run/latest.safetensors"))
     with pytest.raises(CorpusError, match="is not there: name it with --text"):
         runs.resume("run")
+
+
+def test_a_folder_has_one_trainer_at_a_time(workplace):
+    run = runs.start(["text.txt"], out="run", **QUICK)
+    progress = run.progress()
+    next(progress)
+    before = sorted((path.name, path.read_bytes()) for path in Path("run").iterdir())
+    with pytest.raises(CheckpointError, match="another process is training in run folder run"):
+        runs.resume("run", steps=9)
+    assert sorted((path.name, path.read_bytes()) for path in Path("run").iterdir()) == before
+    assert load("run").generate(length=3, seed=1)  # whoever only reads may
+    del run, progress  # a trainer that is gone holds nothing
+    for _ in runs.resume("run", steps=9).progress():
+        pass
 
 
 def test_steps_extend_a_finished_run(workplace):

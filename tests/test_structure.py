@@ -38,6 +38,7 @@ LAW = {
     "dynamic": {"torch", "numpy"},
     "machine": {"torch"},
     "training": {"torch", "numpy"},
+    "locks": set(),
     "runs": {"torch", "numpy"},
     "api": {"numpy"},
     "cli": {"tqdm"},

@@ -217,6 +217,8 @@ def main():
         for _ in range(arguments.rounds):
             starts["first character"].append(start_of(*words))
             starts["import torch"].append(start_of("-c", "import torch"))
+    for pipe in (pipes["stock"], pipes["charlm"]):
+        pipe.send(None)
     for name, found in starts.items():
         wall, megabytes = (statistics.median(values) for values in zip(*found, strict=True))
         results[name] = {"seconds": round(wall, 3), "megabytes": round(megabytes)}
