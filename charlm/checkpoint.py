@@ -239,7 +239,9 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
 def _other(path: Path) -> str:
     """Return a hint to the other checkpoint of the run, if there is one."""
     other = path.with_stem({"best": "latest", "latest": "best"}.get(path.stem, path.stem))
-    return f"; {other} beside it may be whole" if other != path and other.is_file() else ""
+    if other == path or not other.is_file():
+        return ""
+    return f"; {other} beside it may be whole: remove {path.name} to use it"
 
 
 def _foreign(path: Path, reason: str) -> str:

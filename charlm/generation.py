@@ -46,21 +46,34 @@ class Stepper(Protocol):
         """Return lanes that go on from ``state``, arrays (L, B, H), which is left as it is."""
 
 
-def weights(logits: NDArray[Any], config: SampleConfig) -> Floats:
-    """Return numbers (B, V) in proportion to which the next character of each lane is drawn.
+def check_finite(values: NDArray[Any]) -> None:
+    """Raise DivergenceError unless what a model says are finite numbers."""
+    if not math.isfinite(np.add.reduce(values, axis=None)):
+        raise DivergenceError(
+            "the model's predictions are no numbers: its state has grown without bound; train it "
+            "again with a lower --learning-rate"
+        )
+
+
+def unnormalized(logits: NDArray[Any], config: SampleConfig) -> Floats:
+    """Return weights (B, V) in proportion to which the next character of each lane is drawn.
 
     In this order: temperature, top-k, top-p, min-p. The largest is 1. Logits are scaled in float64
     after their maximum is taken off, so no temperature overflows; temperature 0 leaves only the
     (first) likeliest. Of characters that are exactly as likely the first ones stay.
+
+    Raises:
+        DivergenceError: if the largest logit of a lane is no finite number.
 
     Source: top-p is nucleus sampling, Holtzman et al. (2019), arXiv:1904.09751; min-p Nguyen et
     al. (2024), arXiv:2407.01082.
     """
     scores = logits.astype(np.float64)
     best = np.maximum.reduce(scores, axis=1, keepdims=True)
+    check_finite(best)
     if config.temperature == 0:
         result = np.zeros_like(scores)
-        np.put_along_axis(result, scores.argmax(axis=1)[:, None], 1 + (best - best), axis=1)
+        np.put_along_axis(result, scores.argmax(axis=1)[:, None], 1.0, axis=1)
         return result
     scores -= best
     scores *= 1 / max(config.temperature, COLDEST)
@@ -82,7 +95,7 @@ def weights(logits: NDArray[Any], config: SampleConfig) -> Floats:
 
 def probabilities(logits: NDArray[Any], config: SampleConfig) -> Floats:
     """Return the distribution (V,) that a character with these logits (V,) is drawn from."""
-    w = weights(np.asarray(logits)[None], config)[0]
+    w = unnormalized(np.asarray(logits)[None], config)[0]
     return w / w.sum()  # type: ignore[no-any-return]
 
 
@@ -93,29 +106,15 @@ def surprise(logits: NDArray[Any], ids: NDArray[Any]) -> Floats:
     return np.log(np.exp(scores).sum(axis=-1, dtype=np.float64)) - picked  # type: ignore[no-any-return]
 
 
-def check_finite(values: NDArray[Any]) -> None:
-    """Raise DivergenceError unless what a model says are finite numbers."""
-    if not math.isfinite(np.add.reduce(values, axis=None)):
-        raise DivergenceError(
-            "the model's predictions are no numbers: its state has grown without bound; train it "
-            "again with a lower --learning-rate"
-        )
-
-
 def choose(w: Floats, uniform: Floats) -> NDArray[np.intp]:
     """Return for each lane an index drawn from weights ``w`` (B, V), by inverting their sum.
 
     Args:
         w: not below 0, with one above 0 in each lane.
         uniform: a number from [0, 1) per lane (B,).
-
-    Raises:
-        DivergenceError: if the weights are no numbers.
     """
     sums = np.add.accumulate(w, axis=1)
-    total = sums[:, -1]
-    check_finite(total)
-    bounds = total * uniform
+    bounds = sums[:, -1] * uniform
     if len(w) == 1:  # the same, faster
         return np.asarray(sums[0].searchsorted(bounds, side="right"))
     return (sums > bounds[:, None]).argmax(axis=1)  # type: ignore[no-any-return]
@@ -197,10 +196,10 @@ class Block:
         if place == 0:
             self.uniform = np.array([g.random(self.NUMBERS) for g in self.generators])
         self.count += 1
-        with np.errstate(over="ignore", invalid="ignore"):  # said in words below
+        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
             self._read()
             logits = self.logits if self.mask is None else self.logits + self.mask
-            w = weights(logits, self.config)
+            w = unnormalized(logits, self.config)
         self.ids = choose(w, self.uniform[:, place])
         self.unread = True
         return self.ids

@@ -16,7 +16,7 @@ from charlm.generation import (
     probabilities,
     seeded,
     surprise,
-    weights,
+    unnormalized,
 )
 from charlm.readings import Reading
 
@@ -102,7 +102,7 @@ def test_top_p_keeps_the_fewest_that_hold_the_share(logits, share):
 
 @given(LOGITS, st.floats(0, 1))
 def test_min_p_keeps_exactly_what_is_likely_enough(logits, share):
-    w = weights(logits[None], SampleConfig(temperature=1.0))[0]
+    w = unnormalized(logits[None], SampleConfig(temperature=1.0))[0]
     kept = probabilities(logits, SampleConfig(temperature=1.0, min_p=share)) > 0
     assert np.array_equal(kept, (w >= share) & (w > 0))
 

@@ -30,10 +30,28 @@ from charlm import checkpoint as checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = ROOT / "corpora" / "english.txt"
-SETTINGS = """
-    --steps 150 --save-every 1 --eval-every 7 --batch-size 3 --seq-length 20 --hidden-size 24
-    --embedding-size 9 --dropout 0.3 --weight-drop 0.2 --precision float32 --threads 1
-""".split()  # noqa: SIM905
+SETTINGS = [
+    "--save-every",
+    "1",
+    "--eval-every",
+    "7",
+    "--batch-size",
+    "3",
+    "--seq-length",
+    "20",
+    "--hidden-size",
+    "24",
+    "--embedding-size",
+    "9",
+    "--dropout",
+    "0.3",
+    "--weight-drop",
+    "0.2",
+    "--precision",
+    "float32",
+    "--threads",
+    "1",
+]
 # What is sent, and how often: a signal, or one after the other.
 WAYS = [(signal.SIGKILL,)] * 6 + [(s,) * n for s in (signal.SIGTERM, signal.SIGINT) for n in (1, 2)]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -117,15 +135,20 @@ def stop(process, way, delay):
     return status
 
 
-def soak(folder, kills, rng, say):
-    """Stop runs ``kills`` times; return the figures."""
+def soak(folder, kills, steps, rng, say):
+    """Stop runs of so many steps ``kills`` times; return the figures."""
+    settings = [*SETTINGS, "--steps", steps]
     counts = collections.Counter()
     straight = folder / "straight"
     began = time.monotonic()
-    status, err = finish(start("train", TEXT, "--out", straight, *SETTINGS))
+    process = start("train", TEXT, "--out", straight, *settings)
+    while not (straight / "best.safetensors").exists() and process.poll() is None:
+        time.sleep(0.01)
+    first = time.monotonic() - began  # from the start of the interpreter to the first evaluation
+    status, err = finish(process)
     if status != 0:
         raise LostError(f"the run that is not stopped ended with {status}: {err}")
-    whole = time.monotonic() - began
+    training = time.monotonic() - began - first
     expected = contents(straight)
     while counts["stops"] < kills:
         run = folder / f"run-{counts['runs']}"
@@ -135,7 +158,7 @@ def soak(folder, kills, rng, say):
             begun = (run / "latest.safetensors").exists()
             if not begun and run.exists():
                 shutil.rmtree(run)  # a folder without a checkpoint holds nothing to go on from
-            words = ("resume", run) if begun else ("train", TEXT, "--out", run, *SETTINGS)
+            words = ("resume", run) if begun else ("train", TEXT, "--out", run, *settings)
             process = start(*words)
             if counts["stops"] >= kills:
                 status, err = finish(process)
@@ -143,7 +166,9 @@ def soak(folder, kills, rng, say):
                     raise LostError(f"a resumed run ended with {status}: {err}")
                 break
             way = rng.choice(WAYS)
-            if stop(process, way, rng.uniform(0, 1.1 * whole / 2)) == 0:
+            early = rng.random() < 0.2  # before anything was trained in this sitting
+            delay = rng.uniform(0, first) if early else first + rng.uniform(-0.2, 0.2) * training
+            if stop(process, way, max(0.0, delay)) == 0:
                 break  # it was through
             counts["stops"] += 1
             counts["+".join(number.name for number in way)] += 1
@@ -152,6 +177,8 @@ def soak(folder, kills, rng, say):
             if after < step:
                 raise LostError(f"step {step} was saved, and {after} is there")
             step = after
+            if step == steps:
+                break  # it was through, but for its last words
             say(f"{counts['stops']} stops, run {counts['runs']} at step {step}")
         check_same(contents(run), expected)
         shutil.rmtree(run)
@@ -161,6 +188,7 @@ def soak(folder, kills, rng, say):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=400, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quiet", action="store_true")
     arguments = parser.parse_args()
@@ -171,7 +199,9 @@ def main():
             print(line, file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
-        counts = soak(Path(folder), arguments.kills, random.Random(arguments.seed), say)
+        counts = soak(
+            Path(folder), arguments.kills, arguments.steps, random.Random(arguments.seed), say
+        )
     seconds = round(time.monotonic() - began)
     print(json.dumps({"program": "soak", "lost": 0, "seconds": seconds, "counts": counts}))
 

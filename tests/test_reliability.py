@@ -1,0 +1,119 @@
+"""Quick forms of the programs in tests/reliability, and what a night brings besides kills."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, QUICK_FLAGS, ROOT, one_line, tiny_config
+
+from charlm import checkpoint as checkpoints
+from charlm import runs
+from charlm.api import LanguageModel
+from charlm.errors import CheckpointError, DivergenceError
+from charlm.tokenizer import CharTokenizer
+
+PROGRAMS = ROOT / "tests" / "reliability"
+CHARLM = [sys.executable, "-m", "charlm"]
+
+
+def last_line(program, *words):
+    command = [sys.executable, str(PROGRAMS / program), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_runs_that_are_killed_lose_nothing():
+    found = last_line("soak.py", "--kills", 3, "--steps", 100)
+    assert found["lost"] == 0
+    assert found["counts"]["stops"] == 3
+
+
+def test_damaged_checkpoints_do_no_harm():
+    found = last_line("fuzz_checkpoints.py", "--cases", 400)
+    assert found["cases"] >= 400
+    assert sum("loads" in way for way in found["counts"]) >= 2  # not all is refused
+
+
+def test_no_bytes_taken_for_a_text_do_harm():
+    counts = last_line("fuzz_texts.py", "--cases", 40)["counts"]
+    assert min(counts["refused"], counts["trained on"]) >= 5
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_a_full_disk_leaves_the_last_save_whole(workplace):
+    """A bound on the size of files stands for the disk: writes fail in the middle of a file."""
+    flags = ["train", "text.txt", *QUICK_FLAGS, "--out", "run"]
+    subprocess.run([*CHARLM, *flags], check=True, capture_output=True)
+    before = snapshot("run")
+    bound = len(before["latest.safetensors"]) // 2
+    done = subprocess.run(
+        [*CHARLM, "resume", "run", "--steps", "9"], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"charlm: error: cannot write run/(best|latest)\S+: File too large", error)
+    after = snapshot("run")
+    assert after["latest.safetensors"] == before["latest.safetensors"]
+    assert after["best.safetensors"] == before["best.safetensors"]
+    assert after.keys() == before.keys()
+
+
+def test_a_folder_that_is_deleted_ends_the_run_with_one_line(workplace):
+    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1})
+    progress = run.progress()
+    next(progress)
+    shutil.rmtree("run")
+    with pytest.raises(CheckpointError, match="cannot write run/"):
+        list(progress)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run):
+    if os.geteuid() == 0:  # whom no permission stops; another place that takes no folders will do
+        target = "/proc/run"
+    else:
+        Path("closed").mkdir(mode=0o500)
+        target = "closed/run"
+    one_line(*run("train", "text.txt", *QUICK_FLAGS, "--out", target), expected=1)
+
+
+def test_a_damaged_latest_says_that_best_is_there_and_how_to_go_on_from_it(run):
+    run("train", "text.txt", *QUICK_FLAGS, "--out", "run")
+    latest = Path("run/latest.safetensors")
+    latest.write_bytes(latest.read_bytes()[:-1])
+    status, out, err = run("resume", "run", "--steps", 9)
+    one_line(status, out, err, expected=1)
+    advice = "run/best.safetensors beside it may be whole: remove latest.safetensors to use it"
+    assert advice in err
+    latest.unlink()
+    assert run("resume", "run", "--steps", 9)[0] == 0
+    assert checkpoints.load(latest).counters.step == 9
+
+
+def test_a_clock_that_jumps_is_not_looked_at():
+    for path in (ROOT / "charlm").rglob("*.py"):
+        assert not re.search(r"\btime\.time\(|datetime", path.read_text("utf-8")), path
+
+
+def test_a_model_that_has_diverged_is_an_error_not_a_warning():
+    config = tiny_config("rnn", "relu")
+    rng = np.random.default_rng(1)
+    shapes = config.parameter_shapes(3)
+    weights = {n: rng.normal(0, 9, s).astype(np.float32) for n, s in shapes.items()}
+    lm = LanguageModel(config, CharTokenizer("\nab"), weights)
+    for use in (lm.generate, lm.score, lm.read):
+        with pytest.raises(DivergenceError, match="no numbers"):
+            use("ab" * 2000)
+    with pytest.raises(DivergenceError, match="no numbers"):
+        lm.generate("a", length=5000, seed=1, temperature=0)
