@@ -18,16 +18,18 @@ Rows = tuple[tuple[float, dict[str, int | float]], ...]  # up to so many: what i
 # By the characters that the time suffices for: a small model learns more in a short time.
 BY_TIME: Rows = (
     (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
-    (9_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
+    (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
 )
 # By how often they would read the text: what is read often must not be learned by heart.
 BY_EPOCHS: Rows = (
     (1.5, {"dropout": 0.0}),
     (3, {"dropout": 0.1}),
     (8, {"dropout": 0.2}),
+    (25, {"dropout": 0.25, "weight_drop": 0.2}),
+    (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )
 # By the length of the text; this comes last, and so decides.
-SHORT = {"hidden_size": 256, "batch_size": 8}
+SHORT = {"hidden_size": 256, "batch_size": 8, "weight_drop": 0.0}
 BY_LENGTH: Rows = (
     (50_000, SHORT | {"dropout": 0.6, "learning_rate": 0.006, "seq_length": 64}),
     (400_000, SHORT | {"dropout": 0.4, "learning_rate": 0.008}),

@@ -52,6 +52,7 @@ def test_more_time_never_means_a_smaller_model_or_less_dropout(num_characters, o
     )
     assert less.hidden_size <= more.hidden_size
     assert less.dropout <= more.dropout
+    assert less.weight_drop <= more.weight_drop
 
 
 def test_only_short_texts_can_be_read_too_often():
