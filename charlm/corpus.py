@@ -18,15 +18,21 @@ that no odd end is lost; only the tail of fewer than B characters that does not 
 
 import codecs
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.errors import CorpusError
-from charlm.tokenizer import CHUNK, CharTokenizer, Ids
+from charlm.scan import OnRead, nothing
+from charlm.tokenizer import CharTokenizer, Ids, count_characters
 
 PathLike = str | os.PathLike[str]
+CHUNK = 1 << 22  # bytes of a file in memory at a time
 
 
 def read_text(paths: Iterable[PathLike]) -> str:
@@ -37,46 +43,72 @@ def read_text(paths: Iterable[PathLike]) -> str:
     Raises:
         CorpusError: for a file that is missing, empty, no file, or not UTF-8 text.
     """
-    return b"".join(map(_read_utf8, map(Path, paths))).decode("utf-8")
+    return "".join(pieces(paths))
 
 
-def _read_utf8(path: Path) -> bytes:
-    """Return the bytes of a text file, see :func:`checked`."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CorpusError(f"text file {path} does not exist") from None
-    except IsADirectoryError:
-        raise CorpusError(f"{path} is a folder: name the text files in it") from None
-    except OSError as error:
-        raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
-    except ValueError:
-        raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
-    data = checked(data, str(path))
-    if not data:
-        raise CorpusError(f"text file {path} is empty")
-    return data
+def pieces(paths: Iterable[PathLike], on_read: OnRead = nothing) -> Iterator[str]:
+    """Yield what :func:`read_text` returns, a piece at a time.
+
+    Args:
+        paths: the files.
+        on_read: called now and then with the number of bytes that were read since.
+    """
+    for path in map(Path, paths):
+        try:
+            with path.open("rb") as file:
+                chunks = iter(lambda file=file: file.read(CHUNK), b"")  # type: ignore[misc]
+                empty = True
+                for chunk, piece in decoded(chunks, str(path)):
+                    empty = empty and not piece
+                    yield piece
+                    on_read(chunk)
+        except FileNotFoundError:
+            raise CorpusError(f"text file {path} does not exist") from None
+        except IsADirectoryError:
+            raise CorpusError(f"{path} is a folder: name the text files in it") from None
+        except OSError as error:
+            raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
+        except ValueError as error:
+            if isinstance(error, CorpusError):
+                raise
+            raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
+        if empty:
+            raise CorpusError(f"text file {path} is empty")
 
 
-def checked(data: bytes, name: str) -> bytes:
-    r"""Return the bytes of a text, known to be UTF-8, without a mark and with ``\n`` alone.
+def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
+    r"""Yield the UTF-8 text of ``chunks``, without a mark and with ``\n`` alone.
 
-    Bytes, because strings are as wide as their widest character: one emoji makes every letter take
-    4 bytes, and to join strings would hold that twice.
+    Yields:
+        How many bytes were read, and the text of them.
 
     Raises:
-        CorpusError: if ``data``, which is called ``name``, is not UTF-8 text.
+        CorpusError: if the bytes, which are called ``name``, are not UTF-8 text.
     """
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
-            f"{error.start}: convert it first, for example with iconv -f latin1 -t utf-8"
-        ) from None
-    if b"\0" in data:
-        raise CorpusError(f"{name} holds NUL bytes: it is a binary file, or not UTF-8 text")
-    return data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    start = 0  # of the chunk in the file
+    held = ""  # a \r at the end of a piece: the next one may begin with its \n
+    for chunk in itertools.chain(chunks, [b""]):
+        pending = len(decoder.getstate()[0])  # bytes of a character that was cut in two
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
+                f"{start - pending + error.start}: convert it first, for example with iconv -f "
+                "latin1 -t utf-8"
+            ) from None
+        if "\0" in text:
+            raise CorpusError(f"{name} holds NUL bytes: it is a binary file, or not UTF-8 text")
+        if start == 0:
+            text = text.removeprefix("\ufeff")
+        start += len(chunk)
+        text = held + text
+        held = "\r" if chunk and text.endswith("\r") else ""
+        text = text[: len(text) - len(held)]
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        yield len(chunk), text
 
 
 def fingerprint(text: str) -> str:
@@ -85,6 +117,34 @@ def fingerprint(text: str) -> str:
     for start in range(0, len(text), CHUNK):
         digest.update(text[start : start + CHUNK].encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a first reading tells of a text.
+
+    Attributes:
+        counts: how often each code point occurs, by code point.
+        fingerprint: sha256 of the whole text.
+    """
+
+    counts: NDArray[np.int64]
+    fingerprint: str
+
+    @property
+    def characters(self) -> int:
+        """The length of the text."""
+        return int(self.counts.sum())
+
+
+def survey(text: Iterable[str]) -> Survey:
+    """Read the pieces of a text once."""
+    digest = hashlib.sha256()
+    counts = count_characters("")
+    for piece in text:
+        counts += count_characters(piece)
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return Survey(counts, digest.hexdigest())
 
 
 def training_length(characters: int, validation_fraction: float) -> int:
@@ -112,19 +172,27 @@ class Corpus:
 
     @classmethod
     def from_text(
-        cls,
-        text: str,
-        tokenizer: CharTokenizer,
-        *,
-        validation_fraction: float,
-        files: tuple[str, ...] = (),
+        cls, text: str, tokenizer: CharTokenizer, *, validation_fraction: float
     ) -> "Corpus":
         """Return the corpus of ``text``, its last ``validation_fraction`` held out.
 
         Raises:
             CorpusError: if either part holds fewer than two characters.
         """
-        ids = tokenizer.encode(text)
+        return cls.from_ids(
+            tokenizer.encode(text), tokenizer, fingerprint(text), validation_fraction
+        )
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Ids,
+        tokenizer: CharTokenizer,
+        fingerprint: str,
+        validation_fraction: float,
+        files: tuple[str, ...] = (),
+    ) -> "Corpus":
+        """Return the corpus of a whole text ``ids`` (N,); see :meth:`from_text`."""
         cut = training_length(len(ids), validation_fraction)
         for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
             if len(part) < 2:
@@ -137,7 +205,7 @@ class Corpus:
             tokenizer=tokenizer,
             train=ids[:cut],
             validation=ids[cut:],
-            fingerprint=fingerprint(text),
+            fingerprint=fingerprint,
             files=files,
         )
 

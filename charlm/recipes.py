@@ -24,7 +24,7 @@ BY_TIME: Rows = (
 BY_EPOCHS: Rows = (
     (1.5, {"dropout": 0.0}),
     (3, {"dropout": 0.1}),
-    (8, {"dropout": 0.2}),
+    (8, {"dropout": 0.1, "weight_drop": 0.15}),
     (25, {"dropout": 0.25, "weight_drop": 0.2}),
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )

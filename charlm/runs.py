@@ -8,10 +8,12 @@ A new run is one call of :func:`start`, a stopped one goes on with :func:`resume
 :class:`Run`, which trains, logs and saves as its progress is read.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -21,12 +23,17 @@ from typing import Any
 import numpy as np
 
 from charlm import checkpoint as checkpoints
-from charlm import machine
+from charlm import machine, texts
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ModelConfig, TrainConfig
-from charlm.corpus import Corpus, LaneStream, PathLike, fingerprint, read_text, training_length
+from charlm.corpus import Corpus, LaneStream, PathLike, survey
 from charlm.dynamic import evaluate_dynamic
-from charlm.errors import CheckpointError, ConfigError, CorpusError, DivergenceError
+from charlm.errors import (
+    CheckpointError,
+    ConfigError,
+    CorpusError,
+    DivergenceError,
+)
 from charlm.evaluation import Evaluation, evaluate
 from charlm.locks import Lock
 from charlm.model import CharLM
@@ -107,6 +114,7 @@ def start(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    on_read: OnRead = nothing,
     **settings: Any,
 ) -> Run:
     """Begin a new run.
@@ -120,6 +128,8 @@ def start(
         device: one of ``machine.DEVICES``.
         precision: ``auto``, which is the fastest here, or one of ``config.PRECISIONS``.
         threads: of torch; None for the fastest.
+        on_read: called now and then with the number of bytes of the text, which is read twice, that
+            were read since.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
             the length of the text and the time, see ``recipes.configs_for``.
 
@@ -141,45 +151,56 @@ def start(
         if twice:
             raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
         settings |= base.model_config.to_dict()
-    text = read_text(paths)
-    model_config, config, notices = configs_for(len(text), settings)
-    tokenizer = CharTokenizer.from_text(text, min_count=config.min_count)
+    text = texts.source(paths, on_read)
+    found = survey(text())
+    length = found.characters
+    model_config, config, notices = configs_for(length, settings)
+    tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
     machine.keep_memory()  # now that the text is read: what that took goes back to the system
     if config.steps is None:
         speed = machine.reference_speed(tokenizer.vocab_size, where, precision, threads)
         readable = 60 * config.minutes * speed
-        model_config, config, notices = configs_for(len(text), settings, readable=readable)
+        model_config, config, notices = configs_for(length, settings, readable=readable)
     fraction = config.validation_fraction
-    names = tuple(map(str, paths))
-    corpus = Corpus.from_text(text, tokenizer, validation_fraction=fraction, files=names)
-    # Refuses sizes that the text does not fill, before they are tried on a model.
-    stream = LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
-    model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
-    if base is not None:
-        model.load_weights(_matched(model.weights(), tokenizer, base))
-    how, seconds = machine.fastest(machine.hows(precision, threads, model.to(where)), model, config)
-    if precision == "auto" and where.type == "cpu":
-        notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
-    evaluation_seconds = 0.0
-    if config.steps is None:
-        epoch_seconds = seconds * stream.windows_per_epoch
-        epochs = enough_epochs(len(text))
-        if epochs * epoch_seconds < 60 * config.minutes:
-            config = replace(config, steps=int(epochs * stream.windows_per_epoch))
-            notices.append(f"{epochs} epochs, as more would learn so short a text by heart")
-        else:
-            evaluation_seconds = machine.evaluation_seconds(model, corpus)
-            config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
-    trainer = Trainer(
-        model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
-    )
-    trainer.evaluation_seconds = evaluation_seconds
-    trainer.counters = Counters(seconds=time.monotonic() - began)
-    folder = _new_folder(paths[0]) if out is None else Path(out)
-    checkpoints.make_folder(folder)
-    run = Run(folder, Lock(folder), trainer, notices)
+    with contextlib.ExitStack() as undo:  # what goes wrong leaves no folder behind
+        folder = None if length < texts.LARGE else _made(paths[0], out)
+        if folder is not None:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        ids = texts.encode(text, found, tokenizer, folder)
+        names = tuple(map(str, paths))
+        corpus = Corpus.from_ids(ids, tokenizer, found.fingerprint, fraction, names)
+        # Refuses sizes that the text does not fill, before they are tried on a model.
+        stream = LaneStream(
+            corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
+        )
+        model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
+        if base is not None:
+            model.load_weights(_matched(model.weights(), tokenizer, base))
+        how, seconds = machine.fastest(
+            machine.hows(precision, threads, model.to(where)), model, config
+        )
+        if precision == "auto" and where.type == "cpu":
+            notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
+        evaluation_seconds = 0.0
+        if config.steps is None:
+            epoch_seconds = seconds * stream.windows_per_epoch
+            epochs = enough_epochs(length)
+            if epochs * epoch_seconds < 60 * config.minutes:
+                config = replace(config, steps=int(epochs * stream.windows_per_epoch))
+                notices.append(f"{epochs} epochs, as more would learn so short a text by heart")
+            else:
+                evaluation_seconds = machine.evaluation_seconds(model, corpus)
+                config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
+        trainer = Trainer(
+            model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
+        )
+        trainer.evaluation_seconds = evaluation_seconds
+        trainer.counters = Counters(seconds=time.monotonic() - began)
+        folder = folder or _made(paths[0], out)
+        run = Run(folder, Lock(folder), trainer, notices)
+        undo.pop_all()
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
 
@@ -194,6 +215,7 @@ def resume(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    on_read: OnRead = nothing,
 ) -> Run:
     """Go on with a run exactly where its latest checkpoint is.
 
@@ -207,6 +229,7 @@ def resume(
         device: one of ``machine.DEVICES``.
         precision: ``auto`` is what the run trained with so far.
         threads: of torch; None is as many as so far.
+        on_read: see :func:`start`.
 
     Raises:
         CharlmError: if there is no such run, or its text has changed.
@@ -237,7 +260,7 @@ def resume(
             f"run {path.parent} has trained for {found.counters.seconds / 60:.1f} minutes, and "
             f"{config.minutes:g} are asked for; give a larger total with --minutes"
         )
-    corpus = _same_corpus(found, text)
+    corpus = texts.same_corpus(found, path.parent, text, on_read)
     machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.to(machine.device(device))
@@ -287,57 +310,14 @@ def score(
         on_read: with ``dynamic``, called now and then with the number of characters read since.
     """
     tokenizer = found.tokenizer
-    ids = _corpus(text, found).validation if held_out else tokenizer.encode(text)
+    ids = tokenizer.encode(text)
+    if held_out:
+        fraction = found.train_config.validation_fraction
+        ids = Corpus.from_ids(ids, tokenizer, "", fraction).validation
     model = CharLM(found.model_config, tokenizer.vocab_size)
     model.load_weights(found.weights)
     model.to(machine.device(device))
     return evaluate_dynamic(model, ids, on_read=on_read) if dynamic else evaluate(model, ids)
-
-
-def training_text(found: Checkpoint) -> str:
-    """Return what the model of ``found`` was trained on, if it is still there, or else nothing."""
-    try:
-        files = _regular(found.files)
-        if sum(Path(file).stat().st_size for file in files) > 4 * found.characters + 3 * len(files):
-            return ""  # longer than any text of so many characters
-        text = read_text(files)
-    except (CorpusError, OSError):
-        return ""
-    if fingerprint(text) != found.fingerprint:
-        return ""
-    return text[: training_length(len(text), found.train_config.validation_fraction)]
-
-
-def _corpus(text: str, found: Checkpoint, files: tuple[str, ...] = ()) -> Corpus:
-    """Return ``text`` as the run of ``found`` reads and cuts it."""
-    fraction = found.train_config.validation_fraction
-    return Corpus.from_text(text, found.tokenizer, validation_fraction=fraction, files=files)
-
-
-def _same_corpus(found: Checkpoint, text: Iterable[PathLike] | None) -> Corpus:
-    """Return the corpus of a run, refusing a text that is not the one that it began with."""
-    files = _regular(found.files) if text is None else tuple(map(str, text))
-    content = read_text(files)
-    now = fingerprint(content)
-    if now != found.fingerprint:
-        raise CorpusError(
-            f"the text of {', '.join(files)} is not the one of this run: its fingerprint is "
-            f"{now[:16]}, the run's is {found.fingerprint[:16]}; name the right text with --text, "
-            "or begin a new run from these weights with charlm train --init-from"
-        )
-    return _corpus(content, found, files)
-
-
-def _regular(files: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the texts of a run, which are files: no pipe or device that a stranger names."""
-    for file in files:
-        try:
-            there = Path(file).is_file()
-        except (OSError, ValueError):  # a name too long, a folder that may not be entered
-            there = False
-        if not there:
-            raise CorpusError(f"the run's text {file} is not there: name it with --text")
-    return files
 
 
 def _cut_metrics(path: Path, step: int) -> None:
@@ -364,6 +344,14 @@ def _check_new(folder: Path) -> None:
             f"run folder {folder} is there already and not empty: choose another with --out, "
             f"or go on with it: charlm resume {shlex.quote(str(folder))}"
         )
+
+
+def _made(text: Path, out: PathLike | None) -> Path:
+    """Make the folder of a new run on ``text``, and return it."""
+    if out is None:
+        return _new_folder(text)
+    checkpoints.make_folder(Path(out))
+    return Path(out)
 
 
 def _new_folder(text: Path) -> Path:

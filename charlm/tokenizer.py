@@ -38,6 +38,15 @@ def chunks(text: str) -> Iterator[tuple[int, NDArray[np.uint32]]]:
         yield start, code_points(text[start : start + CHUNK])
 
 
+def count_characters(text: str) -> NDArray[np.int64]:
+    """Return how often each code point occurs in ``text``, by code point (1,114,112,)."""
+    counts = np.zeros(NUM_CODE_POINTS, dtype=np.int64)
+    for _, points in chunks(text):
+        found = np.bincount(points)
+        counts[: len(found)] += found
+    return counts
+
+
 class CharTokenizer:
     """A fixed vocabulary of characters, id = place in the vocabulary.
 
@@ -70,10 +79,12 @@ class CharTokenizer:
         Raises:
             ConfigError: if no character occurs that often.
         """
-        counts = np.zeros(NUM_CODE_POINTS, dtype=np.int64)
-        for _, points in chunks(text):
-            found = np.bincount(points)
-            counts[: len(found)] += found
+        return cls.from_counts(count_characters(text), min_count=min_count)
+
+    @classmethod
+    def from_counts(cls, counts: NDArray[np.int64], *, min_count: int = 1) -> "CharTokenizer":
+        """Return the same, for a text whose characters were counted by :func:`count_characters`."""
+        counts = counts.copy()
         if min_count > 1:
             counts[ord(UNKNOWN)] = min_count
         kept = np.flatnonzero(counts >= min_count).astype("<u4")

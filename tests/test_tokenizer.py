@@ -1,11 +1,8 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlm.corpus import read_text
 from charlm.errors import ConfigError, TokenError
 from charlm.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 
@@ -81,18 +78,3 @@ def test_a_vocabulary_holds_each_character_once(vocabulary):
 def test_an_unknown_symbol_must_stand_in_the_vocabulary():
     with pytest.raises(ConfigError, match="must hold it"):
         CharTokenizer("ab", unknown=True)
-
-
-@pytest.mark.parametrize("line", ["the quick brown fox\n", "the quick brown fox\r\n"])
-@pytest.mark.parametrize("emoji", ["", "\U0001f600"])
-def test_memory_of_reading_and_encoding_stays_under_six_times_the_file(tmp_path, line, emoji):
-    """Worst is a rare character outside the basic plane: Python then stores all in 4 bytes."""
-    path = tmp_path / "large.txt"
-    path.write_bytes((line * 20_000 + emoji).encode() * 100)
-    tracemalloc.start()
-    text = read_text([path])
-    ids = CharTokenizer.from_text(text).encode(text)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(ids) == len(text)
-    assert peak < 6 * path.stat().st_size + 2 * CHUNK

@@ -7,6 +7,7 @@ Rooms that need torch are imported inside the functions that need them.
 """
 
 import json
+import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.cli import generating, measuring
 from charlm.cli.arguments import as_flags, given
+from charlm.cli.generating import Bar
 from charlm.cli.terminal import Stop, printable, say
 from charlm.config import ModelConfig, TrainConfig
 from charlm.errors import CorpusError
@@ -28,15 +30,17 @@ def train(arguments: Namespace) -> int:
     """Begin a new run and train it to its end."""
     from charlm import runs
 
-    run = runs.start(
-        arguments.files,
-        out=arguments.out,
-        init_from=arguments.init_from,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        **given(arguments, ModelConfig, TrainConfig),
-    )
+    with _reading(arguments.files) as bar:
+        run = runs.start(
+            arguments.files,
+            out=arguments.out,
+            init_from=arguments.init_from,
+            device=arguments.device,
+            precision=arguments.precision,
+            threads=arguments.threads,
+            on_read=bar.update,
+            **given(arguments, ModelConfig, TrainConfig),
+        )
     return _fill(run)
 
 
@@ -44,17 +48,25 @@ def resume(arguments: Namespace) -> int:
     """Go on with a run to its end."""
     from charlm import runs
 
-    run = runs.resume(
-        arguments.run,
-        text=arguments.text,
-        steps=arguments.steps,
-        minutes=arguments.minutes,
-        learning_rate=arguments.learning_rate,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-    )
+    with _reading(arguments.text or []) as bar:
+        run = runs.resume(
+            arguments.run,
+            text=arguments.text,
+            steps=arguments.steps,
+            minutes=arguments.minutes,
+            learning_rate=arguments.learning_rate,
+            device=arguments.device,
+            precision=arguments.precision,
+            threads=arguments.threads,
+            on_read=bar.update,
+        )
     return _fill(run)
+
+
+def _reading(files: list[str]) -> Bar:
+    """Return a bar for texts that are read twice."""
+    sizes = [os.path.getsize(file) for file in files if os.path.isfile(file)]  # noqa: PTH202, PTH113
+    return Bar(2 * sum(sizes), "reading", "B")
 
 
 def _fill(run: "Run") -> int:

@@ -13,7 +13,7 @@ from charlm import api, generation, readings
 from charlm.cli.arguments import given
 from charlm.cli.terminal import Stop, say, visible
 from charlm.config import LinesConfig, SampleConfig
-from charlm.corpus import checked, read_text
+from charlm.corpus import decoded, read_text
 from charlm.errors import ConfigError, CorpusError
 from charlm.writing import Lines, Sample
 
@@ -62,9 +62,9 @@ def generate(arguments: Namespace) -> int:
 class Bar:
     """A bar for what takes more than a second, in a terminal; use it as a context."""
 
-    def __init__(self, total: int, what: str):
+    def __init__(self, total: int, what: str, unit: str = " char"):
         self.bar = tqdm(
-            total=total, desc=what, unit=" char", unit_scale=True, delay=1, disable=None,
+            total=total, desc=what, unit=unit, unit_scale=True, delay=1, disable=None,
             leave=False,
         )  # fmt: skip
 
@@ -81,7 +81,7 @@ class Bar:
 
 def stdin_text() -> str:
     """Return what stdin holds, as UTF-8 text."""
-    text = checked(sys.stdin.buffer.read(), "stdin").decode()
+    text = "".join(piece for _, piece in decoded([sys.stdin.buffer.read()], "stdin"))
     if not text:
         raise CorpusError("stdin is empty: there is no text in it")
     return text

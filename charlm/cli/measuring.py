@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from charlm import api, generation, memorization
+from charlm import api, generation, memorization, texts
 from charlm import checkpoint as checkpoints
 from charlm.baselines import baselines
 from charlm.cli.arguments import given
@@ -155,7 +155,7 @@ def evaluate(arguments: Namespace) -> int:
         cut = len(text) - result.characters - 1
         past, text = text[:cut], text[cut:]
     else:  # a text that was trained on itself has nothing before it
-        past = "" if fingerprint(text) == found.fingerprint else runs.training_text(found)
+        past = "" if fingerprint(text) == found.fingerprint else texts.training_text(found)
     if arguments.json:
         values = result.to_dict() | {"baselines": baselines(past, text)}
         if dynamic is not None:
