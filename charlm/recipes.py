@@ -29,13 +29,16 @@ BY_EPOCHS: Rows = (
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )
 # By the length of the text; this comes last, and so decides.
-SHORT = {"hidden_size": 256, "batch_size": 8, "weight_drop": 0.0}
+SHORT = {"hidden_size": 256, "batch_size": 8}
 BY_LENGTH: Rows = (
-    (50_000, SHORT | {"dropout": 0.6, "learning_rate": 0.006, "seq_length": 64}),
-    (400_000, SHORT | {"dropout": 0.4, "learning_rate": 0.008}),
+    (
+        50_000,
+        SHORT | {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006, "seq_length": 64},
+    ),
+    (400_000, SHORT | {"dropout": 0.3, "weight_drop": 0.2, "learning_rate": 0.008}),
 )
 # Up to so many characters: how many epochs are enough. With more, a text is learned by heart.
-ENOUGH: tuple[tuple[int, int], ...] = ((50_000, 10), (400_000, 13))
+ENOUGH: tuple[tuple[int, int], ...] = ((50_000, 10), (400_000, 22))
 MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
 
 
