@@ -144,17 +144,12 @@ def start(
         _check_new(Path(out))
     began = time.monotonic()
     where = machine.device(device)
-    base = None
-    if init_from is not None:
-        base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
-        twice = ", ".join(sorted(settings.keys() & set(ModelConfig.names())))
-        if twice:
-            raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
+    base = None if init_from is None else _base(init_from, settings)
+    if base is not None:
         settings |= base.model_config.to_dict()
     text = texts.source(paths, on_read)
     found = survey(text())
-    length = found.characters
-    model_config, config, notices = configs_for(length, settings)
+    model_config, config, notices = configs_for(found.characters, settings)
     tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
@@ -162,47 +157,60 @@ def start(
     if config.steps is None:
         speed = machine.reference_speed(tokenizer.vocab_size, where, precision, threads)
         readable = 60 * config.minutes * speed
-        model_config, config, notices = configs_for(length, settings, readable=readable)
-    fraction = config.validation_fraction
-    with contextlib.ExitStack() as undo:  # what goes wrong leaves no folder behind
-        folder = None if length < texts.LARGE else _made(paths[0], out)
-        if folder is not None:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        model_config, config, notices = configs_for(found.characters, settings, readable=readable)
+    with contextlib.ExitStack() as undo:
+        folder = None
+        if found.characters >= texts.LARGE:
+            folder = _made(paths[0], out)
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)  # if anything goes wrong
         ids = texts.encode(text, found, tokenizer, folder)
         names = tuple(map(str, paths))
+        fraction = config.validation_fraction
         corpus = Corpus.from_ids(ids, tokenizer, found.fingerprint, fraction, names)
         # Refuses sizes that the text does not fill, before they are tried on a model.
-        stream = LaneStream(
-            corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
-        )
-        model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed)
+        LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
+        model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed).to(where)
         if base is not None:
             model.load_weights(_matched(model.weights(), tokenizer, base))
-        how, seconds = machine.fastest(
-            machine.hows(precision, threads, model.to(where)), model, config
-        )
+        how, seconds = machine.fastest(machine.hows(precision, threads, model), model, config)
         if precision == "auto" and where.type == "cpu":
             notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
-        evaluation_seconds = 0.0
-        if config.steps is None:
-            epoch_seconds = seconds * stream.windows_per_epoch
-            epochs = enough_epochs(length)
-            if epochs * epoch_seconds < 60 * config.minutes:
-                config = replace(config, steps=int(epochs * stream.windows_per_epoch))
-                notices.append(f"{epochs} epochs, as more would learn so short a text by heart")
-            else:
-                evaluation_seconds = machine.evaluation_seconds(model, corpus)
-                config = machine.paced(config, seconds, epoch_seconds, evaluation_seconds)
         trainer = Trainer(
             model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
         )
-        trainer.evaluation_seconds = evaluation_seconds
+        if config.steps is None:
+            notices += _set_pace(trainer, seconds)
         trainer.counters = Counters(seconds=time.monotonic() - began)
         folder = folder or _made(paths[0], out)
         run = Run(folder, Lock(folder), trainer, notices)
         undo.pop_all()
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
+
+
+def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
+    """Return the run whose weights to begin with, unless a model is asked for beside it."""
+    twice = ", ".join(sorted(settings.keys() & set(ModelConfig.names())))
+    if twice:
+        raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
+    return checkpoints.load(checkpoints.locate(init_from), model_only=True)
+
+
+def _set_pace(trainer: Trainer, seconds: float) -> list[str]:
+    """Fit a run in minutes to its text and to this machine, where a step takes ``seconds``.
+
+    Returns:
+        A line for people, if the text is too short for so much time.
+    """
+    config, corpus = trainer.config, trainer.corpus
+    steps = trainer.stream.windows_per_epoch
+    epochs = enough_epochs(corpus.characters)
+    if epochs * steps * seconds < 60 * config.minutes:
+        trainer.config = replace(config, steps=int(epochs * steps))
+        return [f"{epochs} epochs, as more would learn so short a text by heart"]
+    trainer.evaluation_seconds = machine.evaluation_seconds(trainer.model, corpus)
+    trainer.config = machine.paced(config, seconds, steps * seconds, trainer.evaluation_seconds)
+    return []
 
 
 def resume(

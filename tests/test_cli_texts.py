@@ -14,6 +14,7 @@ from conftest import DATA, QUICK_FLAGS, ROOT, one_line
 
 import charlm
 from charlm.cli import measuring
+from charlm.cli.terminal import cut
 from charlm.corpus import read_text
 
 LSTM = str(DATA / "format-1-lstm.safetensors")
@@ -169,6 +170,12 @@ def test_the_coloured_text_is_the_text(run, stdin):
 def test_a_coloured_text_holds_no_control_sequences_of_its_own():
     shown = measuring.colored(measuring.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
     assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\tb\n"
+
+
+def test_a_long_line_is_cut_to_the_terminal():
+    assert cut("a long line", 11) == "a long line"
+    assert cut("a long line", 7) == "a long…"
+    assert cut("山高水长云", 7) == "山高水…"
 
 
 def test_evaluate_with_its_comparisons(run):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from charlm.api import LanguageModel
-from charlm.cli.terminal import printable, say
+from charlm.cli.terminal import columns_of, printable, say
 from charlm.config import SampleConfig, TrainConfig
 from charlm.runs import Run
 from charlm.training import Progress, in_units
@@ -146,11 +146,6 @@ def folded(line: str, columns: int) -> Iterator[str]:
             width = columns_of(piece)
         piece, width = piece + character, width + columns_of(character)
     yield piece
-
-
-def columns_of(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def end(run: Run, lm: LanguageModel) -> None:

@@ -2,22 +2,27 @@
 
 import json
 import math
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from charlm import api, generation, memorization, texts
+from charlm import api, generation, memorization
 from charlm import checkpoint as checkpoints
 from charlm.baselines import baselines
 from charlm.cli.arguments import given
 from charlm.cli.generating import Bar, stdin_text
-from charlm.cli.terminal import printable, say, visible
+from charlm.cli.terminal import cut, printable, say, visible
 from charlm.config import SampleConfig
 from charlm.corpus import fingerprint, read_text
 from charlm.errors import ConfigError, CorpusError
+from charlm.texts import training_text
+
+if TYPE_CHECKING:
+    from charlm.evaluation import Evaluation
 
 # The least surprise in bits, and how a terminal shows characters of as much (SGR codes).
 COLORS = ((9.0, "97;41"), (6.0, "91"), (4.0, "33"), (2.0, "32"), (0.0, "90"))
@@ -117,7 +122,10 @@ def _print_scores(found: list[Scored], as_json: bool, what: str) -> None:
         else:
             name = one.name if isinstance(one.name, str) else one.text.rstrip("\n")
             figures = f"{one.bits_per_char:9.4f} {one.bits:10.1f} {len(one.text):11,}"
-            print(f"{figures}  {printable(name)}")
+            name = printable(name)
+            if sys.stdout.isatty():
+                name = cut(name, shutil.get_terminal_size().columns - len(figures) - 2)
+            print(f"{figures}  {name}")
 
 
 def colored(whole: Scored) -> str:
@@ -155,25 +163,29 @@ def evaluate(arguments: Namespace) -> int:
         cut = len(text) - result.characters - 1
         past, text = text[:cut], text[cut:]
     else:  # a text that was trained on itself has nothing before it
-        past = "" if fingerprint(text) == found.fingerprint else texts.training_text(found)
+        past = "" if fingerprint(text) == found.fingerprint else training_text(found)
     if arguments.json:
         values = result.to_dict() | {"baselines": baselines(past, text)}
         if dynamic is not None:
             values["dynamic"] = dynamic.to_dict()
         print(json.dumps(values))
         return 0
-    print(f"{result.nats_per_char:.4f} nats per character")
-    print(f"{result.bits_per_char:.4f} bits per character")
-    print(f"{result.perplexity:.3f} perplexity")
-    print(f"{result.characters:,} characters scored")
-    if dynamic is not None:
-        print(f"{dynamic.bits_per_char:.4f} bits, if it goes on learning from what it has read")
+    _print_evaluation(result, dynamic)
     start = "the training text and" if past else "only"
     what = f"for comparison, bits of others, which have read {start} what comes before:"
     print(what, flush=True)  # they take seconds on a long text
     for name, bits in baselines(past, text).items():
         print(f"{bits:.4f} {name}")
     return 0
+
+
+def _print_evaluation(result: "Evaluation", dynamic: "Evaluation | None") -> None:
+    print(f"{result.nats_per_char:.4f} nats per character")
+    print(f"{result.bits_per_char:.4f} bits per character")
+    print(f"{result.perplexity:.3f} perplexity")
+    print(f"{result.characters:,} characters scored")
+    if dynamic is not None:
+        print(f"{dynamic.bits_per_char:.4f} bits, if it goes on learning from what it has read")
 
 
 def memorized(arguments: Namespace) -> int:

@@ -1,6 +1,7 @@
 """Words for a terminal, and requests to stop from it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -32,6 +33,19 @@ def visible(text: str) -> str:
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in text
     )
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Return ``text``, or so much of its beginning that it takes no more than so many columns."""
+    if columns_of(text) <= columns:
+        return text
+    widths = itertools.accumulate(map(columns_of, text))
+    return f"{text[: sum(1 for width in itertools.takewhile(columns.__gt__, widths))]}…"
 
 
 class Stop:
