@@ -14,7 +14,8 @@ from conftest import DATA, QUICK_FLAGS, ROOT, one_line
 
 import charlm
 from charlm.cli import measuring
-from charlm.cli.terminal import cut
+from charlm.cli.generating import _until
+from charlm.cli.terminal import Stop, cut
 from charlm.corpus import read_text
 
 LSTM = str(DATA / "format-1-lstm.safetensors")
@@ -210,7 +211,7 @@ def test_memorized(run):
     assert 0 <= found["new_share"]["8"] <= found["new_share"]["16"] <= found["new_share"]["32"] <= 1
     status, out, _ = run(*flags)
     assert status == 0
-    assert f"{found['longest']} characters: the longest run" in out
+    assert f"longest run that stands in the text: {found['longest']} characters" in out
     assert "runs of 16 characters: " in out
 
 
@@ -311,6 +312,24 @@ def test_a_state_that_was_saved_at_a_signal_is_that_of_what_was_printed(run, wor
     again = lm.read(whole, state=lm.read())
     for one, other in zip(again.state, lm.load_state("s").state, strict=True):
         assert abs(one - other).max() < 1e-4
+
+
+@pytest.mark.parametrize("length", [1, 7, 20])
+def test_a_signal_at_any_moment_loses_nothing_and_doubles_nothing(length):
+    """Every letter may be the beginning of a stop text, so something is held back all the time."""
+    lm = charlm.load(LSTM)
+    whole = lm.generate(length=20, seed=1)
+    stops = [f"{character}{lm.tokenizer.vocabulary[-1] * 3}" for character in set(whole)]
+    for moment in range(1, 25):
+        config = charlm.SampleConfig(length=length, seed=1, stop=stops)
+        (sample,) = lm.samples("", config)
+        stop, text = Stop(), ""
+        for count, piece in enumerate(_until(stop, sample), start=1):
+            text += piece
+            if count == moment:
+                stop.signal = signal.SIGINT
+        assert text == whole[: sample.count]
+        assert sample.count == min(length, moment + 1)
 
 
 def test_a_closed_pipe_ends_quietly(workplace):

@@ -95,7 +95,8 @@ def _until(stop: Stop, sample: Sample) -> Iterable[str]:
     for piece in sample:
         yield piece
         if stop.signal is not None:
-            yield sample.held  # it was drawn, and is part of the state
+            if sample.reason is None:
+                yield sample.held  # it was drawn, and is part of the state
             return
 
 

@@ -216,8 +216,8 @@ def memorized(arguments: Namespace) -> int:
         print(json.dumps(values, ensure_ascii=False))
         return 0
     print(f"{characters:,} characters generated in {len(texts)} samples")
-    print(f"{len(result.longest)} characters: the longest run that stands in the text, there at ")
-    print(f"  character {result.place:,}: {printable(result.longest[:200])}")
+    print(f"longest run that stands in the text: {len(result.longest)} characters")
+    print(f"  at character {result.place:,}: {printable(result.longest[:200])!r}")
     for length, share in result.new_share.items():
         what = "no sample is as long" if share is None else f"{share:7.2%} do not stand in the text"
         print(f"runs of {length:2} characters: {what}")
