@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from charlm.errors import ConfigError as ConfigError
     from charlm.errors import CorpusError as CorpusError
     from charlm.errors import DivergenceError as DivergenceError
+    from charlm.errors import ProcessError as ProcessError
     from charlm.errors import TokenError as TokenError
 
 _HOME = {
@@ -37,6 +38,7 @@ _HOME = {
         "ConfigError",
         "CorpusError",
         "DivergenceError",
+        "ProcessError",
         "TokenError",
     ),
 }

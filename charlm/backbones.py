@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from charlm.config import ModelConfig
+from charlm.processes import Processes
 from charlm.windows import WINDOWS
 
 State = tuple[Tensor, ...]
+ALONE = Processes()
 HOWS = ("fused", "reference")
 
 # torch's own loops, by backbone and nonlinearity: (x, state, weights, ...) -> (y, next state).
@@ -30,16 +32,23 @@ KERNELS: dict[tuple[str, str], Callable[..., tuple[Tensor, ...]]] = {
 }
 
 
-def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+def dropped(
+    x: Tensor,
+    share: float,
+    generator: torch.Generator | None,
+    processes: Processes = ALONE,
+) -> Tensor:
     """Return ``x`` (B, T, H) with ``share`` of its units dropped, the others scaled up.
 
-    One mask (B, 1, H) holds for the whole window ("locked" or variational dropout).
+    One mask (B, 1, H) holds for the whole window ("locked" or variational dropout). The masks of
+    all processes are drawn in each of them, so that a lane has its own wherever it is.
 
     Source: Gal and Ghahramani (2016), arXiv:1512.05287.
     """
-    mask = torch.empty(x.shape[0], 1, x.shape[2], device=x.device, dtype=torch.float32)
+    lanes = x.shape[0] * processes.size
+    mask = torch.empty(lanes, 1, x.shape[2], device=x.device, dtype=torch.float32)
     mask.bernoulli_(1 - share, generator=generator).div_(1 - share)
-    return x * mask.to(x.dtype)
+    return x * mask[processes.lanes(lanes)].to(x.dtype)
 
 
 def drop_connect(weight: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
@@ -118,6 +127,8 @@ class Layer(nn.Module):
 class Backbone(nn.Module):
     """A stack of layers: (x (B, T, E), state) -> (y (B, T, H), state)."""
 
+    processes = ALONE
+
     def __init__(self, config: ModelConfig, how: str):
         super().__init__()
         self.config = config
@@ -145,7 +156,7 @@ class Backbone(nn.Module):
         of_weights = self.config.weight_drop if self.training else 0.0
         layer_states = []
         for index, layer in enumerate(self.layers):
-            inside = dropped(x, share, generator) if share and index > 0 else x
+            inside = dropped(x, share, generator, self.processes) if share and index > 0 else x
             before = tuple(s[index] for s in state)
             y, layer_state = layer(inside, before, of_weights, generator)
             x = x + y if index > 0 and self.config.residual else y

@@ -5,7 +5,8 @@
     ├── TokenError        a character that the vocabulary does not hold
     ├── CorpusError       a text that cannot be read, or is too short for what was asked
     ├── CheckpointError   a checkpoint that is missing, damaged, foreign or too new
-    └── DivergenceError   a loss or gradient that is no longer a number
+    ├── DivergenceError   a loss or gradient that is no longer a number
+    └── ProcessError      another process of the same training that has ended
 
 Each class also inherits the fitting builtin, so ``except ValueError`` works too. A message is one
 line in lower case: what is wrong with which value, where, and what to do. The command line prints
@@ -35,3 +36,7 @@ class CheckpointError(CharlmError, ValueError):
 
 class DivergenceError(CharlmError, ArithmeticError):
     """The loss or its gradient is no longer a finite number."""
+
+
+class ProcessError(CharlmError, RuntimeError):
+    """Another process of the same training has ended."""

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -203,4 +204,6 @@ def device(name: str) -> torch.device:
         raise ConfigError(f"device must be one of {', '.join(DEVICES)} (got {name!r})")
     if not there[name]:
         raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
+    if name == "cuda":  # of several processes each has its own
+        return torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)

@@ -57,13 +57,14 @@ class CharLM(nn.Module):
         Returns:
             The logits (B, T, V) of the character after each one read, and the next state.
         """
-        share = self.config.dropout if self.training else 0.0
+        share, processes = self.config.dropout if self.training else 0.0, self.backbone.processes
         x = self.embedding(ids)  # (B, T, E)
         if share:
-            x = dropped(x, share / 2, generator)  # a character at the input has no stand-in
+            # Half of it, as a character at the input has no stand-in.
+            x = dropped(x, share / 2, generator, processes)
         y, state = self.backbone(x, state, generator)  # (B, T, H)
         if share:
-            y = dropped(y, share, generator)
+            y = dropped(y, share, generator, processes)
         return self.head(y), state
 
     def weights(self) -> dict[str, np.ndarray]:

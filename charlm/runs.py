@@ -9,9 +9,6 @@ A new run is one call of :func:`start`, a stopped one goes on with :func:`resume
 """
 
 import contextlib
-import itertools
-import json
-import os
 import shlex
 import shutil
 import time
@@ -23,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from charlm import checkpoint as checkpoints
-from charlm import machine, texts
+from charlm import folders, machine, texts
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ModelConfig, TrainConfig
 from charlm.corpus import Corpus, LaneStream, PathLike, survey
@@ -33,16 +30,16 @@ from charlm.errors import (
     ConfigError,
     CorpusError,
     DivergenceError,
+    ProcessError,
 )
 from charlm.evaluation import Evaluation, evaluate
 from charlm.locks import Lock
 from charlm.model import CharLM
+from charlm.processes import is_of_another_process, join
 from charlm.recipes import configs_for, enough_epochs
 from charlm.scan import OnRead, nothing
 from charlm.tokenizer import CharTokenizer
 from charlm.training import Progress, Trainer
-
-METRICS = "metrics.jsonl"
 
 
 class Run:
@@ -50,12 +47,14 @@ class Run:
 
     Attributes:
         folder: where the checkpoints and the metrics are.
-        lock: holds the folder until the training ends.
+        lock: holds the folder until the training ends; only in the first of several processes.
         trainer: what computes.
         notices: one line for each thing that was chosen for the user.
     """
 
-    def __init__(self, folder: Path, lock: Lock, trainer: Trainer, notices: Iterable[str] = ()):
+    def __init__(
+        self, folder: Path, lock: Lock | None, trainer: Trainer, notices: Iterable[str] = ()
+    ):
         self.folder = folder
         self.lock = lock
         self.trainer = trainer
@@ -83,27 +82,35 @@ class Run:
                 f"{error}; {self.folder / 'latest.safetensors'} is from before, and charlm resume "
                 f"{shlex.quote(str(self.folder))} --learning-rate RATE goes on from it"
             ) from None
+        except RuntimeError as error:
+            if not is_of_another_process(error):
+                raise
+            raise ProcessError(
+                f"another process of this training has ended; {self.folder / 'latest.safetensors'} "
+                f"is from before, and charlm resume {shlex.quote(str(self.folder))} goes on from "
+                "it, in any number of processes"
+            ) from None
         finally:
-            self.lock.release()
+            if self.lock is not None:
+                self.lock.release()
+            self.trainer.processes.leave()
 
     def save(self, *names: str) -> None:
-        """Write what the trainer is now as ``best``, as ``latest``, or as both, in this order."""
+        """Write what the trainer is now as ``best``, as ``latest``, or as both, in this order.
+
+        Of several processes all have to call this, and the first one writes.
+        """
         now = self.trainer.checkpoint()
-        for name in names:
+        for name in names if self.trainer.processes.first else ():
             checkpoints.save(now, self.folder / f"{name}.safetensors")
 
     def _log(self, progress: Progress) -> None:
+        if not self.trainer.processes.first:
+            return
         line = asdict(progress)
         for name in ("is_best", "steps", "seconds_left", "note"):
             del line[name]
-        try:
-            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            path = self.folder / METRICS
-            raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+        folders.log(self.folder, line)
 
 
 def start(
@@ -140,10 +147,11 @@ def start(
     paths = [Path(path) for path in files]
     if not paths:
         raise CorpusError("no text file was given")
-    if out is not None:
-        _check_new(Path(out))
     began = time.monotonic()
     where = machine.device(device)
+    processes = join(where)
+    if out is not None and processes.first:
+        folders.check_new(Path(out))
     base = None if init_from is None else _base(init_from, settings)
     if base is not None:
         settings |= base.model_config.to_dict()
@@ -156,14 +164,20 @@ def start(
     machine.keep_memory()  # now that the text is read: what that took goes back to the system
     if config.steps is None:
         speed = machine.reference_speed(tokenizer.vocab_size, where, precision, threads)
-        readable = 60 * config.minutes * speed
+        readable = processes.same(60 * config.minutes * speed) * processes.size
         model_config, config, notices = configs_for(found.characters, settings, readable=readable)
     with contextlib.ExitStack() as undo:
         folder = None
         if found.characters >= texts.LARGE:
-            folder = _made(paths[0], out)
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)  # if anything goes wrong
-        ids = texts.encode(text, found, tokenizer, folder)
+            folder = processes.same(folders.make(paths[0], out) if processes.first else None)
+            assert folder is not None
+            if processes.first:
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)  # if anything goes wrong
+        if folder is None or processes.first:
+            ids = texts.encode(text, found, tokenizer, folder)
+        processes.same(None)  # wait until it is there
+        if folder is not None and not processes.first:
+            ids = texts.mapped(folder)
         names = tuple(map(str, paths))
         fraction = config.validation_fraction
         corpus = Corpus.from_ids(ids, tokenizer, found.fingerprint, fraction, names)
@@ -172,17 +186,26 @@ def start(
         model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed).to(where)
         if base is not None:
             model.load_weights(_matched(model.weights(), tokenizer, base))
-        how, seconds = machine.fastest(machine.hows(precision, threads, model), model, config)
+        hows = machine.hows(precision, threads, model)
+        how, seconds = processes.same(machine.fastest(hows, model, config))
         if precision == "auto" and where.type == "cpu":
             notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
         trainer = Trainer(
-            model, corpus, config, precision=how[0], threads=how[1], init_from=str(init_from or "")
+            model,
+            corpus,
+            config,
+            precision=how[0],
+            threads=how[1],
+            init_from=str(init_from or ""),
+            processes=processes,
         )
         if config.steps is None:
-            notices += _set_pace(trainer, seconds)
+            notices += _set_pace(trainer, seconds / processes.size)
+            trainer.config = processes.same(trainer.config)
         trainer.counters = Counters(seconds=time.monotonic() - began)
-        folder = folder or _made(paths[0], out)
-        run = Run(folder, Lock(folder), trainer, notices)
+        folder = folder or processes.same(folders.make(paths[0], out) if processes.first else None)
+        assert folder is not None
+        run = Run(folder, Lock(folder) if processes.first else None, trainer, notices)
         undo.pop_all()
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
@@ -253,7 +276,9 @@ def resume(
         raise CheckpointError(
             f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
         )
-    lock = Lock(path.parent)
+    where = machine.device(device)
+    processes = join(where)
+    lock = Lock(path.parent) if processes.first else None
     found = checkpoints.load(path)
     config = _extended(found.train_config, steps, minutes)
     if learning_rate is not None:
@@ -271,16 +296,23 @@ def resume(
     corpus = texts.same_corpus(found, path.parent, text, on_read)
     machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
-    model.to(machine.device(device))
+    model.to(where)
     if precision == "auto":
         precision = found.precision
     hows = machine.hows(precision, found.threads if threads is None else threads, model)
-    how, _ = machine.fastest(hows, model, config)
+    how, _ = processes.same(machine.fastest(hows, model, config))
     trainer = Trainer(
-        model, corpus, config, precision=how[0], threads=how[1], init_from=found.init_from
+        model,
+        corpus,
+        config,
+        precision=how[0],
+        threads=how[1],
+        init_from=found.init_from,
+        processes=processes,
     )
     trainer.restore(found)
-    _cut_metrics(path.parent / METRICS, found.counters.step)
+    if processes.first:
+        folders.cut_metrics(path.parent, found.counters.step)
     notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]
     return Run(path.parent, lock, trainer, notices)
 
@@ -326,56 +358,6 @@ def score(
     model.load_weights(found.weights)
     model.to(machine.device(device))
     return evaluate_dynamic(model, ids, on_read=on_read) if dynamic else evaluate(model, ids)
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Remove from a metrics file all that was written after ``step``, and a half-written line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
-                break
-        except (ValueError, TypeError, KeyError):
-            break
-        kept.append(line)
-    checkpoints.write_atomically(path, "".join(kept).encode())
-
-
-def _check_new(folder: Path) -> None:
-    """Refuse a folder for a new run that holds something already."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file, no run folder: choose another name with --out")
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(
-            f"run folder {folder} is there already and not empty: choose another with --out, "
-            f"or go on with it: charlm resume {shlex.quote(str(folder))}"
-        )
-
-
-def _made(text: Path, out: PathLike | None) -> Path:
-    """Make the folder of a new run on ``text``, and return it."""
-    if out is None:
-        return _new_folder(text)
-    checkpoints.make_folder(Path(out))
-    return Path(out)
-
-
-def _new_folder(text: Path) -> Path:
-    """Make the folder of a new run on ``text``, which no other run has, and return it."""
-    parent = Path("checkpoints")
-    checkpoints.make_folder(parent)
-    for number in itertools.count(1):
-        folder = parent / (text.stem if number == 1 else f"{text.stem}-{number}")
-        try:
-            folder.mkdir()  # fails if it is there, also when another run made it this very moment
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
-        return folder
-    raise AssertionError
 
 
 def _matched(

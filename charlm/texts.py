@@ -92,7 +92,13 @@ def encode(text: Source, found: Survey, tokenizer: CharTokenizer, folder: Path |
     if folder is not None:
         facts = _facts(found.fingerprint, tokenizer) | {"sha256": _checksum(ids)}
         write_atomically(folder / FACTS, json.dumps(facts).encode())
-        ids = np.load(folder / IDS, mmap_mode="r")
+        ids = mapped(folder)
+    return ids
+
+
+def mapped(folder: Path) -> Ids:
+    """Return the ids that :func:`encode` has put into ``folder``."""
+    ids: Ids = np.load(folder / IDS, mmap_mode="r", allow_pickle=False)
     return ids
 
 
@@ -100,7 +106,7 @@ def _encoded(folder: Path, found: Checkpoint) -> Ids | None:
     """Return the ids of the text of a run that :func:`encode` put into its folder, if whole."""
     try:
         facts = json.loads((folder / FACTS).read_text("utf-8"))
-        ids: Ids = np.load(folder / IDS, mmap_mode="r", allow_pickle=False)
+        ids = mapped(folder)
         if facts == _facts(found.fingerprint, found.tokenizer) | {"sha256": _checksum(ids)}:
             return ids
     except (OSError, ValueError, EOFError):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm.backbones import State
+from charlm.backbones import ALONE, State
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import PRECISIONS, TrainConfig
 from charlm.corpus import Corpus, LaneStream
@@ -24,6 +24,7 @@ from charlm.errors import ConfigError, DivergenceError
 from charlm.evaluation import evaluate
 from charlm.machine import threads_of_torch
 from charlm.model import CharLM
+from charlm.processes import Processes
 
 FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
@@ -135,6 +136,7 @@ class Trainer:
         precision: str = "float32",
         threads: int = 0,
         init_from: str = "",
+        processes: Processes = ALONE,
     ):
         if precision not in PRECISIONS:
             names = ", ".join(PRECISIONS)
@@ -145,13 +147,17 @@ class Trainer:
         self.precision = precision
         self.threads = threads
         self.init_from = init_from
+        self.processes = processes
+        self.lanes = processes.lanes(config.batch_size)  # of all lanes, those of this process
+        model.backbone.processes = processes
+        self.parallel = nn.parallel.DistributedDataParallel(model) if processes.size > 1 else model
         self.device = next(model.parameters()).device
         self.stream = LaneStream(
             corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
         )
         self.optimizer = make_optimizer(model, config)
         self.generator = torch.Generator(self.device)
-        self.state: State = model.initial_state(config.batch_size)
+        self.state: State = self._initial_state()
         self.counters = Counters()
         self.unread: list[tuple[int, Tensor]] = []  # step, and its loss and norm on the device
         self.grad_norm = 0.0  # of the last step that was read
@@ -168,26 +174,28 @@ class Trainer:
         step = self.counters.step
         window = self.stream.window(step)
         if window.fresh:
-            self.state = self.model.initial_state(self.config.batch_size)
+            self.state = self._initial_state()
         self.generator.manual_seed(_mixed(self.config.seed, step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config)
         self.model.train()
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits, state = self.model(self._tensor(window.inputs), self.state, self.generator)
-            targets = self._tensor(window.targets)
+            inputs = self._tensor(window.inputs[self.lanes])
+            logits, state = self.parallel(inputs, self.state, self.generator)
+            targets = self._tensor(window.targets[self.lanes])
             loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         loss.backward()
         bound = self.config.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
-        self.unread.append((step, torch.stack([loss.detach(), norm.detach()])))
+        told = self.processes.mean(loss.detach().clone())
+        self.unread.append((step, torch.stack([told, norm.detach()])))
         if self.device.type == "cpu":
             self.read()  # before the update, so that a divergence does not spoil the weights
         self.optimizer.step()
         self.state = tuple(s.detach().float() for s in state)
         self.counters = replace(self.counters, step=step + 1)
-        return loss.detach(), norm.detach()
+        return told, norm.detach()
 
     def read(self) -> None:
         """Note the losses and norms of all steps that were not read from the device so far.
@@ -212,7 +220,7 @@ class Trainer:
             DivergenceError: if the model's predictions are no numbers.
         """
         began = time.monotonic()
-        loss = evaluate(self.model, self.corpus.validation).nats_per_char
+        loss = self.processes.same(evaluate(self.model, self.corpus.validation).nats_per_char)
         self.evaluation_seconds = time.monotonic() - began
         self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
         if self.counters.best_loss is None or loss < self.counters.best_loss:
@@ -240,7 +248,10 @@ class Trainer:
             spent = time.monotonic() - began
             self.counters = replace(self.counters, seconds=before.seconds + spent)
             pace = max(spent, 1e-9) / (step - before.step)  # evaluations included
-            note = self._bring_to_an_end(pace) if self.config.steps is None else None
+            note = None
+            if self.config.steps is None:
+                note = self._bring_to_an_end(pace)
+                note, self.config = self.processes.same((note, self.config))
             yield Progress(
                 step=step,
                 steps=self.config.steps,
@@ -320,7 +331,7 @@ class Trainer:
                 if isinstance(value, Tensor)
             },
             state={
-                name: tensor.cpu().numpy().copy()
+                name: self.processes.gathered(tensor, dim=1).cpu().numpy().copy()
                 for name, tensor in zip(self._state_names, self.state, strict=True)
             },
         )
@@ -336,10 +347,13 @@ class Trainer:
             tensor = torch.from_numpy(value.copy()).to(self.device)
             self.optimizer.state[parameters[owner]][key] = tensor
         self.state = tuple(
-            torch.from_numpy(checkpoint.state[name].copy()).to(self.device)
+            torch.from_numpy(checkpoint.state[name][:, self.lanes].copy()).to(self.device)
             for name in self._state_names
         )
         self.counters = checkpoint.counters
+
+    def _initial_state(self) -> State:
+        return self.model.initial_state(self.lanes.stop - self.lanes.start)
 
     @property
     def _state_names(self) -> tuple[str, ...]:

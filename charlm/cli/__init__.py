@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from charlm.cli.arguments import parse
 from charlm.cli.terminal import complain, say
@@ -19,6 +20,8 @@ from charlm.errors import CharlmError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes only the first one speaks
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -72,6 +72,7 @@ def _reading(files: list[str]) -> Bar:
 def _fill(run: "Run") -> int:
     """Train, showing how it goes, until the end or until a signal asks to stop."""
     from charlm import api
+    from charlm import checkpoint as checkpoints
     from charlm.cli import display
 
     again = f"go on: charlm resume {shlex.quote(str(run.folder))}"
@@ -82,7 +83,7 @@ def _fill(run: "Run") -> int:
     )
     with stopping as stop, display.Bar(run) as bar:
         for progress in run.progress():
-            if stop.signal is not None:
+            if run.trainer.processes.any(stop.signal is not None):
                 run.save("latest")  # before anything is shown: the terminal may be gone
                 break
             bar.show(progress)
@@ -90,7 +91,8 @@ def _fill(run: "Run") -> int:
         say(f"saved at step {run.trainer.counters.step}; {again}")
         return 128 + stop.signal
     display.end(run, api.load(run.folder))
-    say(f"repeat:   {printable(repeat(run.trainer.checkpoint()))}")
+    latest = checkpoints.load(run.folder / "latest.safetensors", model_only=True)
+    say(f"repeat:   {printable(repeat(latest))}")
     return 0
 
 

@@ -1,0 +1,97 @@
+"""Several processes train what one would, and nothing of a run depends on how many they were."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUICK_FLAGS, metrics
+
+from charlm import checkpoint as checkpoints
+from charlm.backbones import dropped
+from charlm.cli import main
+from charlm.errors import ConfigError
+from charlm.processes import Processes
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "charlm"]
+FLAGS = [*QUICK_FLAGS, "--batch-size", "6", "--dropout", "0.3", "--weight-drop", "0.2"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_lanes_are_dealt_out_evenly_and_each_once(size):
+    lanes = list(range(12))
+    found = [lanes[Processes(rank, size).lanes(12)] for rank in range(size)]
+    assert [lane for part in found for lane in part] == lanes
+    assert {len(part) for part in found} == {12 // size}
+
+
+def test_lanes_that_cannot_be_dealt_out_are_refused():
+    with pytest.raises(ConfigError, match=r"batch_size \(16\) must be a multiple of the number of"):
+        Processes(0, 3).lanes(16)
+
+
+def test_a_lane_has_its_own_mask_wherever_it_is():
+    x = torch.ones(6, 4, 50)
+    whole = dropped(x, 0.3, torch.Generator().manual_seed(1))
+    parts = [
+        dropped(x[:2], 0.3, torch.Generator().manual_seed(1), Processes(rank, 3))
+        for rank in range(3)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_alone_all_of_it_does_nothing():
+    alone, tensor = Processes(), torch.arange(6.0).view(1, 3, 2)
+    assert alone.first
+    assert alone.any(True)
+    assert not alone.any(False)
+    assert alone.same("x") == "x"
+    assert torch.equal(alone.mean(tensor), tensor)
+    assert torch.equal(alone.gathered(tensor, 1), tensor)
+
+
+def together(*words):
+    done = subprocess.run([*TWO, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_two_processes_do_what_one_does_and_go_on_from_each_others_checkpoints(workplace):
+    assert main(["train", "text.txt", "--out", "one", *FLAGS]) == 0
+    done = together("train", "text.txt", "--out", "two", *FLAGS)
+    assert done.stderr.count("done in") == 1  # one of them speaks
+    assert main(["resume", "two", "--steps", "9"]) == 0
+    together("resume", "one", "--steps", "9")
+    one, two = metrics("one"), metrics("two")
+    assert len(one) == len(two) == 5
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+    a, b = (checkpoints.load(Path(run) / "latest.safetensors") for run in ("one", "two"))
+    for name, tensor in a.tensors().items():
+        assert tensor == pytest.approx(b.tensors()[name], abs=1e-4), name
+
+
+def test_a_process_that_is_killed_ends_the_others_and_the_run_can_go_on(workplace):
+    flags = [*FLAGS, "--steps", "10000000", "--save-every", "20"]
+    process = subprocess.Popen(
+        [*TWO, "train", "text.txt", "--out", "run", *flags],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    latest = Path("run/latest.safetensors")
+    while not latest.exists() or checkpoints.load(latest).counters.step < 20:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    began = time.monotonic()
+    os.kill(int(children[-1]), 9)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert process.returncode != 0
+    assert "charlm: error: another process of this training has ended" in err
+    step = checkpoints.load(latest).counters.step
+    assert main(["resume", "run", "--steps", str(step + 1)]) == 0
