@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,17 @@ class Run:
         self.trainer = trainer
         self.notices = list(notices)
 
-    def progress(self) -> Iterator[Progress]:
+    def progress(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
         """Train to the end, yielding after every step, once what belongs on disk is there.
+
+        Args:
+            stopping: asked after every step; where it is so, in one of several processes, the run
+                is saved and left, unless it has just come to its end.
 
         Raises:
             DivergenceError: naming the checkpoint from before.
             CheckpointError: if the folder cannot be written.
+            ProcessError: if another process of this training has ended.
         """
         interval = self.trainer.config.save_interval
         try:
@@ -76,6 +81,9 @@ class Run:
                     self.save(*(["best"] if progress.is_best else []), "latest")
                 elif progress.step % interval == 0:
                     self.save("latest")
+                if self.trainer.processes.any(stopping()) and not self.trainer.finished:
+                    self.save("latest")  # before anything is shown: the terminal may be gone
+                    return
                 yield progress
         except DivergenceError as error:
             raise DivergenceError(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from charlm.cli.arguments import parse
 from charlm.cli.terminal import complain, say
-from charlm.errors import CharlmError
+from charlm.errors import CharlmError, ProcessError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _close_stdout()
         return 128 + signal.SIGPIPE
     except CharlmError as error:
+        if isinstance(error, ProcessError):  # the one that speaks may be the one that is gone
+            sys.stderr = sys.__stderr__ or sys.stderr
         complain(error)
         return 1
     except OSError as error:  # a full disk behind stdout, a folder that may not be entered

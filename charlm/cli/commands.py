@@ -9,6 +9,7 @@ Rooms that need torch are imported inside the functions that need them.
 import json
 import os
 import shlex
+import signal
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -82,14 +83,11 @@ def _fill(run: "Run") -> int:
         f"stopped at once, at the last save; {again}",
     )
     with stopping as stop, display.Bar(run) as bar:
-        for progress in run.progress():
-            if run.trainer.processes.any(stop.signal is not None):
-                run.save("latest")  # before anything is shown: the terminal may be gone
-                break
+        for progress in run.progress(lambda: stop.signal is not None):
             bar.show(progress)
-    if stop.signal is not None and not run.trainer.finished:
+    if not run.trainer.finished:
         say(f"saved at step {run.trainer.counters.step}; {again}")
-        return 128 + stop.signal
+        return 128 + (stop.signal or signal.SIGTERM)  # of several processes, maybe another one's
     display.end(run, api.load(run.folder))
     latest = checkpoints.load(run.folder / "latest.safetensors", model_only=True)
     say(f"repeat:   {printable(repeat(latest))}")
