@@ -16,7 +16,8 @@ settings.load_profile("charlm")
 # Nets this small are faster on one thread; the processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Exactness is promised on the CPU: where there is a GPU, the tests do not see it.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if os.environ.get("CHARLM_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"

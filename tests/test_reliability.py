@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import QUICK, QUICK_FLAGS, ROOT, one_line, tiny_config
 
 from charlm import checkpoint as checkpoints
 from charlm import runs
-from charlm.api import LanguageModel
+from charlm.api import LanguageModel, load
 from charlm.errors import CheckpointError, DivergenceError
 from charlm.tokenizer import CharTokenizer
 
@@ -68,6 +69,24 @@ def test_a_full_disk_leaves_the_last_save_whole(workplace):
     assert after["latest.safetensors"] == before["latest.safetensors"]
     assert after["best.safetensors"] == before["best.safetensors"]
     assert after.keys() == before.keys()
+
+
+def test_a_run_can_be_read_while_it_is_trained(workplace):
+    """Saving replaces whole files, so whoever reads finds the old one or the new one."""
+    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1, "steps": 300})
+    stop, texts = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            texts.append(load("run").generate(length=5, seed=1))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in run.progress():
+        pass
+    stop.set()
+    reader.join()
+    assert len(set(texts)) >= 2
 
 
 def test_a_folder_that_is_deleted_ends_the_run_with_one_line(workplace):

@@ -1,0 +1,55 @@
+"""The same code on a GPU. Run with CHARLM_TEST_GPU=1; the rest of the suite does not see one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BACKBONES, QUICK, B, T, V, random_ids, tiny_config
+
+import charlm
+from charlm import runs
+from charlm.dynamic import evaluate_dynamic
+from charlm.evaluation import evaluate
+from charlm.model import CharLM
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU, or CHARLM_TEST_GPU is not 1"
+)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_the_model_is_the_same_on_both(name, nonlinearity):
+    model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
+    ids = torch.from_numpy(random_ids(1, B, T))
+    results = []
+    for device in ("cpu", "cuda"):
+        model.to(device)
+        logits, state = model(ids.to(device), model.initial_state(B))
+        gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+        results.append([a.cpu() for a in (logits, *state, *gradients)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+def test_a_run_on_a_gpu_is_taken_up_on_a_cpu(workplace, backbone, precision):
+    settings = QUICK | {"device": "cuda", "precision": precision, "backbone": backbone}
+    for _ in runs.start(["text.txt"], out="run", **settings).progress():
+        pass
+    assert charlm.load("run").generate(length=5, seed=1)
+    for _ in runs.resume("run", steps=8, device="cpu", precision="float32").progress():
+        pass
+    assert (Path("run") / "latest.safetensors").is_file()
+
+
+def test_evaluation_and_dynamic_evaluation():
+    config = replace(tiny_config("lstm"), dropout=0.5)
+    ids = random_ids(1, 300)
+    figures = []
+    for device in ("cpu", "cuda"):
+        model = CharLM(config, V, seed=1).to(device)
+        figures.append((evaluate(model, ids), evaluate_dynamic(model, ids)))
+    for ours, theirs in zip(*figures, strict=True):
+        assert ours.nats_per_char == pytest.approx(theirs.nats_per_char, abs=1e-3)
