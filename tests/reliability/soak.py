@@ -67,6 +67,8 @@ def start(*words):
     return subprocess.Popen(
         [sys.executable, "-m", "charlm", *map(str, words)],
         env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # A shell lets jobs in the background ignore Ctrl-C, and charlm respects that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
