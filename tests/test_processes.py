@@ -76,8 +76,7 @@ def test_two_processes_do_what_one_does_and_go_on_from_each_others_checkpoints(w
         assert tensor == pytest.approx(b.tensors()[name], abs=1e-4), name
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_process_that_is_killed_ends_the_others_and_the_run_can_go_on(workplace, which):
+def test_a_process_that_is_killed_ends_the_others_and_the_run_can_go_on(workplace):
     flags = [*FLAGS, "--steps", "10000000", "--save-every", "20"]
     process = subprocess.Popen(
         [*TWO, "train", "text.txt", "--out", "run", *flags],
@@ -89,7 +88,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_can_go_on(workplac
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     began = time.monotonic()
-    os.kill(int(children[which]), 9)
+    os.kill(int(children[-1]), 9)
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert process.returncode != 0
