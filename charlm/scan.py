@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-WARM_UP = 512  # characters
+WARM_UP = 512  # characters, at least
 TOLERANCE = 0.01  # by which a state may be off where a lane begins
 
 Floats = NDArray[np.float32]
@@ -77,7 +77,8 @@ def _lanes(
     if lanes == 1:
         return reader.read(starts, length, state)
     zeros = reader.initial_state(lanes - 1)
-    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, zeros)
+    warm_up = max(WARM_UP, length // 8)  # of a long lane more, as to read it again costs more
+    _, guess = reader.read(starts[1:] - warm_up, warm_up, zeros)
     begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
     values, end = reader.read(starts, length, begin)
     for rounds in itertools.count(1):  # lane k is right after k + 1 rounds at the latest
