@@ -61,9 +61,10 @@ def ngram(ids: Integers, vocab_size: int, order: int) -> Floats:
     context = np.zeros(len(ids), np.int64)  # equal numbers, equal contexts
     for length in range(order):
         pair = context * vocab_size + ids
-        numbers, earlier = _ranks(pair)
-        occurrences = _ranks(context)[1]
-        followers = _sums_before(context, earlier == 0)
+        numbers, earlier = _ranks(*_groups(pair))
+        groups = _groups(context)
+        _, occurrences = _ranks(*groups)
+        followers = _sums_before(*groups, earlier == 0)
         known = occurrences > 0
         total = np.maximum(occurrences + followers, 1)
         p = np.where(known, (earlier + followers * p) / total, p)
@@ -81,18 +82,16 @@ def _groups(keys: Integers) -> tuple[Integers, Integers]:
     return order, np.repeat(new, np.diff(new, append=len(keys)))
 
 
-def _ranks(keys: Integers) -> tuple[Integers, Integers]:
+def _ranks(order: Integers, begin: Integers) -> tuple[Integers, Integers]:
     """Return a number for each key, equal for equal ones, and how many equal ones come before."""
-    order, begin = _groups(keys)
     numbers, earlier = np.empty_like(order), np.empty_like(order)
     numbers[order] = begin
-    earlier[order] = np.arange(len(keys)) - begin
+    earlier[order] = np.arange(len(order)) - begin
     return numbers, earlier
 
 
-def _sums_before(keys: Integers, values: NDArray[np.bool_]) -> Integers:
+def _sums_before(order: Integers, begin: Integers, values: NDArray[np.bool_]) -> Integers:
     """Return for each place how many earlier places have the same key and a true value."""
-    order, begin = _groups(keys)
     sums = np.concatenate(([0], np.cumsum(values[order])))
     result = np.empty_like(order)
     result[order] = sums[:-1] - sums[begin]

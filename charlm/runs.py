@@ -1,8 +1,4 @@
-"""A run: a folder that a trainer fills.
-
-    best.safetensors      the checkpoint with the lowest validation loss
-    latest.safetensors    the checkpoint to go on from
-    metrics.jsonl         one line of JSON per evaluation
+"""A run: a folder that a trainer fills, see ``folders``.
 
 A new run is one call of :func:`start`, a stopped one goes on with :func:`resume`; both return a
 :class:`Run`, which trains, logs and saves as its progress is read.
@@ -35,7 +31,7 @@ from charlm.errors import (
 from charlm.evaluation import Evaluation, evaluate
 from charlm.locks import Lock
 from charlm.model import CharLM
-from charlm.processes import is_of_another_process, join
+from charlm.processes import Processes, is_of_another_process, join
 from charlm.recipes import configs_for, enough_epochs
 from charlm.scan import OnRead, nothing
 from charlm.tokenizer import CharTokenizer
@@ -195,18 +191,10 @@ def start(
         if base is not None:
             model.load_weights(_matched(model.weights(), tokenizer, base))
         hows = machine.hows(precision, threads, model)
-        how, seconds = processes.same(machine.fastest(hows, model, config))
+        trainer, seconds = _trainer(model, corpus, config, hows, str(init_from or ""), processes)
         if precision == "auto" and where.type == "cpu":
-            notices.append(f"arithmetic by a short measurement; --precision {how[0]} repeats it")
-        trainer = Trainer(
-            model,
-            corpus,
-            config,
-            precision=how[0],
-            threads=how[1],
-            init_from=str(init_from or ""),
-            processes=processes,
-        )
+            chosen = trainer.precision
+            notices.append(f"arithmetic by a short measurement; --precision {chosen} repeats it")
         if config.steps is None:
             notices += _set_pace(trainer, seconds / processes.size)
             trainer.config = processes.same(trainer.config)
@@ -225,6 +213,28 @@ def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
     if twice:
         raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
     return checkpoints.load(checkpoints.locate(init_from), model_only=True)
+
+
+def _trainer(
+    model: CharLM,
+    corpus: Corpus,
+    config: TrainConfig,
+    hows: list[machine.How],
+    init_from: str,
+    processes: Processes,
+) -> tuple[Trainer, float]:
+    """Return a trainer that computes in the fastest of ``hows``, and the seconds of a step."""
+    (precision, threads), seconds = processes.same(machine.fastest(hows, model, config))
+    trainer = Trainer(
+        model,
+        corpus,
+        config,
+        precision=precision,
+        threads=threads,
+        init_from=init_from,
+        processes=processes,
+    )
+    return trainer, seconds
 
 
 def _set_pace(trainer: Trainer, seconds: float) -> list[str]:
@@ -308,16 +318,7 @@ def resume(
     if precision == "auto":
         precision = found.precision
     hows = machine.hows(precision, found.threads if threads is None else threads, model)
-    how, _ = processes.same(machine.fastest(hows, model, config))
-    trainer = Trainer(
-        model,
-        corpus,
-        config,
-        precision=how[0],
-        threads=how[1],
-        init_from=found.init_from,
-        processes=processes,
-    )
+    trainer, _ = _trainer(model, corpus, config, hows, found.init_from, processes)
     trainer.restore(found)
     if processes.first:
         folders.cut_metrics(path.parent, found.counters.step)

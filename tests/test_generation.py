@@ -151,17 +151,21 @@ def test_choose_takes_in_every_number_between_0_and_1():
     assert [choose(w[:1], uniform[i : i + 1]).item() for i in range(2)] == [1, 3]
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_sample_i_depends_on_the_seed_and_on_i_alone(name, nonlinearity):
-    """Blocks have fixed places and widths, so sample i is drawn by the same products."""
-    config = tiny_config(name, nonlinearity)
+def random_engine(config, scale):
+    """Return an engine with random weights, and a reading of it."""
     rng = np.random.default_rng(1)
     tensors = {
-        name: rng.normal(0, 0.4, shape).astype(np.float32)
+        name: rng.normal(0, scale, shape).astype(np.float32)
         for name, shape in config.parameter_shapes(V).items()
     }
     engine = Engine(config, tensors)
-    begin = Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+    return engine, Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_sample_i_depends_on_the_seed_and_on_i_alone(name, nonlinearity):
+    """Blocks have fixed places and widths, so sample i is drawn by the same products."""
+    engine, begin = random_engine(tiny_config(name, nonlinearity), 0.4)
 
     def texts(count, seed):
         found = []
@@ -244,14 +248,7 @@ def test_a_missing_seed_is_drawn_and_a_given_one_kept():
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_no_bit_of_a_sample_depends_on_how_many_there_are(name):
     """At the sizes at which products of matrices take other ways for other numbers of lanes."""
-    config = tiny_config(name, hidden_size=512)
-    rng = np.random.default_rng(1)
-    tensors = {
-        name: rng.normal(0, 0.1, shape).astype(np.float32)
-        for name, shape in config.parameter_shapes(V).items()
-    }
-    engine = Engine(config, tensors)
-    begin = Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+    engine, begin = random_engine(tiny_config(name, hidden_size=512), 0.1)
 
     def logits(count):
         found = []
