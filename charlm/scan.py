@@ -10,8 +10,8 @@ begins with is made by reading the characters before it (the warm-up), which do 
 
 A recurrent net forgets, so after a warm-up the state is, as a rule, the right one to a millionth.
 That is not taken on trust: a lane has to begin with the state in which the lane before it ends,
-and where it did not (to within ``TOLERANCE``), it is read again from there. So the result is that
-of one lane, also for a model that does not forget.
+and where it did not (to within ``TOLERANCE``), it is read again from there, until it meets a state
+of the first time. So the result is that of one lane, also for a model that does not forget.
 """
 
 import itertools
@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-WARM_UP = 512  # characters, at least
-TOLERANCE = 0.01  # by which a state may be off where a lane begins
+WARM_UP = 512  # characters
+TOLERANCE = 0.01  # by which a state may be off where a lane begins, or is not read again
 
 Floats = NDArray[np.float32]
 State = tuple[NDArray[Any], ...]
@@ -76,19 +76,45 @@ def _lanes(
     lanes = len(starts)
     if lanes == 1:
         return reader.read(starts, length, state)
-    zeros = reader.initial_state(lanes - 1)
-    warm_up = max(WARM_UP, length // 8)  # of a long lane more, as to read it again costs more
-    _, guess = reader.read(starts[1:] - warm_up, warm_up, zeros)
+    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, reader.initial_state(lanes - 1))
     begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
-    values, end = reader.read(starts, length, begin)
-    for rounds in itertools.count(1):  # lane k is right after k + 1 rounds at the latest
-        gaps = [np.abs(b[:, 1:] - e[:, :-1]).max((0, 2)) for b, e in zip(begin, end, strict=True)]
-        wrong = 1 + np.flatnonzero(~(np.max(gaps, axis=0) <= TOLERANCE))  # a NaN is wrong too
-        if len(wrong) == 0 or rounds == lanes:
-            return values, tuple(e[:, -1:] for e in end)
-        for b, e in zip(begin, end, strict=True):
-            b[:, wrong] = e[:, wrong - 1]
-        values[wrong], after = reader.read(starts[wrong], length, tuple(b[:, wrong] for b in begin))
-        for e, a in zip(end, after, strict=True):
-            e[:, wrong] = a
-    raise AssertionError
+    values = np.empty((lanes, length), np.float32)
+    pieces = list(itertools.pairwise(_edges(length)))
+    states = [begin]  # at every edge
+    for first, last in pieces:
+        values[:, first:last], after = reader.read(starts + first, last - first, states[-1])
+        states.append(after)
+    for _ in range(1, lanes):  # lane k is right after k rounds at the latest
+        before = tuple(s[:, :-1] for s in states[-1])
+        wrong = 1 + np.flatnonzero(_apart(tuple(s[:, 1:] for s in begin), before))
+        if len(wrong) == 0:
+            break
+        now = tuple(s[:, wrong - 1] for s in states[-1])
+        for edge, (first, last) in enumerate(pieces):
+            _put(now, states[edge], wrong)
+            values[wrong, first:last], now = reader.read(starts[wrong] + first, last - first, now)
+            apart = _apart(tuple(s[:, wrong] for s in states[edge + 1]), now)
+            wrong, now = wrong[apart], tuple(s[:, apart] for s in now)
+            if len(wrong) == 0:
+                break
+        _put(now, states[-1], wrong)
+    return values, tuple(s[:, -1:] for s in states[-1])
+
+
+def _put(lanes: State, state: State, places: NDArray[np.intp]) -> None:
+    for array, part in zip(state, lanes, strict=True):
+        array[:, places] = part
+
+
+def _edges(length: int) -> list[int]:
+    """Return where the pieces of a lane begin and the last ends; each is as long as all before."""
+    edges = [0]
+    while (after := max(WARM_UP, 2 * edges[-1])) < length:
+        edges.append(after)
+    return [*edges, length]
+
+
+def _apart(one: State, other: State) -> NDArray[np.bool_]:
+    """Return which lanes of two states (L, B, H) differ by more than ``TOLERANCE``, or are NaN."""
+    gaps = [np.abs(a - b).max((0, 2)) for a, b in zip(one, other, strict=True)]
+    return ~(np.max(gaps, axis=0) <= TOLERANCE)  # type: ignore[no-any-return]

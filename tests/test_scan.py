@@ -12,13 +12,14 @@ class Decaying:
     def __init__(self, count, memory):
         self.values = np.random.default_rng(count).normal(size=count)
         self.memory = memory
-        self.most = 0
+        self.most = self.characters = 0
 
     def initial_state(self, batch_size):
         return (np.zeros((1, batch_size, 1)),)
 
     def read(self, starts, length, state):
         self.most = max(self.most, len(starts))
+        self.characters += len(starts) * length
         now, told = state[0][0, :, 0].copy(), np.empty((len(starts), length), np.float32)
         for t in range(length):
             now = self.memory * now + self.values[starts + t]
@@ -26,7 +27,7 @@ class Decaying:
         return told, (now[None, :, None],)
 
 
-@pytest.mark.parametrize("memory", [0.0, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("memory", [0.0, 0.9, 0.99, 0.999, 1.0])
 @pytest.mark.parametrize("count", [0, 1, 2 * WARM_UP, 4 * WARM_UP, 4 * WARM_UP + 1, 7003])
 def test_lanes_tell_what_one_lane_tells(count, memory):
     reader = Decaying(count, memory)
@@ -40,3 +41,12 @@ def test_lanes_tell_what_one_lane_tells(count, memory):
     np.testing.assert_allclose(told, alone, rtol=0, atol=5 * TOLERANCE)
     np.testing.assert_allclose(after[0], end[0], rtol=0, atol=5 * TOLERANCE)
     assert begin[0].item() == 3.0
+
+
+def test_a_lane_is_read_again_only_until_it_meets_what_was_read():
+    reader = Decaying(40_003, 0.99)  # after the warm-up 0.006 of what was before is left
+    begin = (np.full((1, 1, 1), 3.0),)
+    alone, _ = scan(Decaying(40_003, 0.99), 40_003, begin, batch_size=1)
+    told, _ = scan(reader, 40_003, begin, batch_size=5)
+    np.testing.assert_allclose(told, alone, rtol=0, atol=5 * TOLERANCE)
+    assert 40_003 + 4 * WARM_UP < reader.characters <= 40_003 + 8 * WARM_UP

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.cli import generating, measuring
 from charlm.cli.arguments import as_flags, given
-from charlm.cli.generating import Bar
-from charlm.cli.terminal import Stop, printable, say
+from charlm.cli.terminal import Bar, Stop, printable, say
 from charlm.config import ModelConfig, TrainConfig
 from charlm.errors import CorpusError
 

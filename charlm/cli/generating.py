@@ -7,11 +7,9 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from charlm import api, generation, readings
 from charlm.cli.arguments import given
-from charlm.cli.terminal import Stop, say, visible
+from charlm.cli.terminal import Bar, Stop, say, visible
 from charlm.config import LinesConfig, SampleConfig
 from charlm.corpus import decoded, read_text
 from charlm.errors import ConfigError, CorpusError
@@ -57,26 +55,6 @@ def generate(arguments: Namespace) -> int:
         say("charlm: stopped")
         return 128 + stop.signal
     return 0
-
-
-class Bar:
-    """A bar for what takes more than a second, in a terminal; use it as a context."""
-
-    def __init__(self, total: int, what: str, unit: str = " char"):
-        self.bar = tqdm(
-            total=total, desc=what, unit=unit, unit_scale=True, delay=1, disable=None,
-            leave=False,
-        )  # fmt: skip
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def update(self, count: int) -> None:
-        """Move on by so many characters, to the end at most: lanes read some of them twice."""
-        self.bar.update(min(count, (self.bar.total or 0) - self.bar.n))
 
 
 def stdin_text() -> str:

@@ -14,8 +14,8 @@ from charlm import api, generation, memorization
 from charlm import checkpoint as checkpoints
 from charlm.baselines import baselines
 from charlm.cli.arguments import given
-from charlm.cli.generating import Bar, stdin_text
-from charlm.cli.terminal import cut, printable, say, visible
+from charlm.cli.generating import stdin_text
+from charlm.cli.terminal import Bar, cut, printable, say, visible
 from charlm.config import SampleConfig
 from charlm.corpus import fingerprint, read_text
 from charlm.errors import ConfigError, CorpusError

@@ -1,12 +1,14 @@
-"""Words for a terminal, and requests to stop from it."""
+"""Words and bars for a terminal, and requests to stop from it."""
 
 import contextlib
 import itertools
 import os
 import signal
 import sys
+import time
 import unicodedata
 from types import FrameType
+from typing import Any
 
 
 def say(line: str = "") -> None:
@@ -80,3 +82,33 @@ class Stop:
                 say(f"\n{self.words[at_once]}")
         if at_once:
             os._exit(128 + number)  # what is half written is a temporary file, as after a kill
+
+
+class Bar:
+    """A bar in a terminal for what takes more than a second; use it as a context."""
+
+    def __init__(self, total: int, what: str, unit: str = " char"):
+        self.total, self.what, self.unit = total, what, unit
+        self.began = time.monotonic()
+        self.done = 0
+        self.bar: Any = None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, count: int) -> None:
+        """Move on by so many characters, to the end at most: lanes read some of them twice."""
+        before, self.done = self.done, min(self.total, self.done + count)
+        if self.bar is not None:
+            self.bar.update(self.done - before)
+        elif time.monotonic() - self.began > 1 and sys.stderr.isatty():
+            from tqdm import tqdm  # takes a tenth of the time to the first character
+
+            self.bar = tqdm(
+                total=self.total, initial=self.done, desc=self.what, unit=self.unit,
+                unit_scale=True, dynamic_ncols=True, leave=False,
+            )  # fmt: skip
