@@ -19,7 +19,8 @@ from typing import Any, Self
 from charlm.cells import CELLS, Cell
 from charlm.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16")  # arithmetic of training; weights are float32 in both
+# Arithmetic of the products in training, the first two of a CPU; weights are always float32.
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 # The words of each bound, and what holds between a value and it.
 BOUNDS = {

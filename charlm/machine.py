@@ -46,6 +46,12 @@ def keep_memory() -> None:
         mallopt(top_pad, 2**26)
 
 
+def arithmetic(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which products are computed in ``precision``."""
+    half = precision != "float32"
+    return torch.autocast(device.type, getattr(torch, precision) if half else None, enabled=half)
+
+
 @contextlib.contextmanager
 def threads_of_torch(count: int) -> Iterator[None]:
     """Let torch compute with so many threads, 0: with as many as it would."""
@@ -95,9 +101,7 @@ def seconds_per_window(
             began = time.perf_counter()
             try:
                 with threads_of_torch(threads):
-                    with torch.autocast(
-                        device.type, torch.bfloat16, enabled=precision == "bfloat16"
-                    ):
+                    with arithmetic(device, precision):
                         logits, _ = model(ids, model.initial_state(batch_size))
                     logits.float().logsumexp(-1).sum().backward()
                     optimizer.step()
@@ -123,9 +127,8 @@ def hows(precision: str, threads: int | None, model: CharLM) -> list[How]:
         names = ", ".join(("auto", *PRECISIONS))
         raise ConfigError(f"precision must be one of {names} (got {precision!r})")
     device = next(model.parameters()).device
-    precisions = PRECISIONS if precision == "auto" else (precision,)
-    if precision == "auto" and device.type == "mps":
-        precisions = PRECISIONS[:1]
+    usual = {"cuda": PRECISIONS, "cpu": PRECISIONS[:2]}.get(device.type, PRECISIONS[:1])
+    precisions = usual if precision == "auto" else (precision,)
     counts = [threads or 0]
     if threads is None and device.type == "cpu" and model.config.hidden_size <= SMALL:
         counts.append(1)

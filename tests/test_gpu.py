@@ -9,6 +9,7 @@ from conftest import BACKBONES, QUICK, B, T, V, random_ids, tiny_config
 
 import charlm
 from charlm import runs
+from charlm.config import PRECISIONS
 from charlm.dynamic import evaluate_dynamic
 from charlm.evaluation import evaluate
 from charlm.model import CharLM
@@ -32,7 +33,7 @@ def test_the_model_is_the_same_on_both(name, nonlinearity):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
 def test_a_run_on_a_gpu_is_taken_up_on_a_cpu(workplace, backbone, precision):
     settings = QUICK | {"device": "cuda", "precision": precision, "backbone": backbone}

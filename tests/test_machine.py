@@ -53,7 +53,9 @@ def test_only_a_clear_gain_counts(monkeypatch, gain, chosen):
 
 
 def test_an_unknown_precision_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"precision must be one of auto, float32, bfloat16"):
+    with pytest.raises(
+        ConfigError, match=r"precision must be one of auto, float32, bfloat16, float16"
+    ):
         machine.hows("float8", None, CharLM(tiny_config(), V))
 
 

@@ -21,7 +21,6 @@ from charlm.errors import CheckpointError, DivergenceError
 from charlm.tokenizer import CharTokenizer
 
 PROGRAMS = ROOT / "tests" / "reliability"
-CHARLM = [sys.executable, "-m", "charlm"]
 
 
 def last_line(program, *words):
@@ -52,18 +51,18 @@ def snapshot(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def test_a_full_disk_leaves_the_last_save_whole(workplace):
+def test_a_full_disk_leaves_the_last_save_whole(run):
     """A bound on the size of files stands for the disk: writes fail in the middle of a file."""
-    flags = ["train", "text.txt", *QUICK_FLAGS, "--out", "run"]
-    subprocess.run([*CHARLM, *flags], check=True, capture_output=True)
+    assert run("train", "text.txt", *QUICK_FLAGS, "--out", "run")[0] == 0
     before = snapshot("run")
-    bound = len(before["latest.safetensors"]) // 2
-    done = subprocess.run(
-        [*CHARLM, "resume", "run", "--steps", "9"], capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound)),
-    )  # fmt: skip
-    assert done.returncode == 1
-    error = done.stderr.splitlines()[-1]
+    bound, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["latest.safetensors"]) // 2, most))
+    try:
+        status, _, err = run("resume", "run", "--steps", "9")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bound, most))
+    assert status == 1
+    error = err.splitlines()[-1]
     assert re.fullmatch(r"charlm: error: cannot write run/(best|latest)\S+: File too large", error)
     after = snapshot("run")
     assert after["latest.safetensors"] == before["latest.safetensors"]

@@ -205,7 +205,7 @@ def test_divergence_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace):
 )
 def test_bad_settings_are_refused_and_nothing_is_written(workplace, settings, message):
     with pytest.raises(CharlmError, match=message):
-        runs.start(["text.txt"], **settings)
+        runs.start(["text.txt"], **{"steps": 5, "precision": "float32", "threads": 1} | settings)
     assert [path.name for path in workplace.iterdir()] == ["text.txt"]
 
 

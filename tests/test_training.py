@@ -7,7 +7,7 @@ from conftest import BACKBONES, B, T, tiny_config, words
 
 from charlm import training
 from charlm.api import LanguageModel
-from charlm.config import TrainConfig
+from charlm.config import PRECISIONS, TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
@@ -52,12 +52,11 @@ def assert_same_weights(one, other):
         assert np.array_equal(value, other.model.weights()[name]), name
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_resume_is_bit_exact(name, nonlinearity, optimizer, precision):
-    if precision == "bfloat16":
-        probe_bfloat16()
+    probe(name, precision)
     settings = {"optimizer": optimizer, "precision": precision, "eval_every": 4, "dropout": 0.3}
     straight = trainer_of(name, nonlinearity, **settings)
     reported = run_for(straight, 12)
@@ -71,12 +70,12 @@ def test_resume_is_bit_exact(name, nonlinearity, optimizer, precision):
     assert straight.counters.best_loss == second.counters.best_loss
 
 
-def probe_bfloat16():
-    """Skip where this CPU cannot train in bfloat16 at all."""
+def probe(backbone, precision):
+    """Skip where this CPU cannot train so at all, like most of them an LSTM in float16."""
     try:
-        trainer_of(precision="bfloat16").step()
+        trainer_of(backbone, precision=precision).step()
     except RuntimeError as error:
-        pytest.skip(f"no bfloat16 on this CPU: {error}")
+        pytest.skip(f"no {precision} for this backbone on this CPU: {error}")
 
 
 def test_evaluation_and_sampling_in_between_change_nothing():
@@ -320,11 +319,18 @@ def test_sizes_and_precision_are_checked():
         trainer_of(precision="float8")
 
 
-def test_bfloat16_stays_near_float32():
-    probe_bfloat16()
-    settings = {"dropout": 0.0, "hidden_size": 32}
-    losses = [
-        [step[1] for step in run_for(trainer_of(precision=p, **settings), 12)]
-        for p in ("float32", "bfloat16")
-    ]
-    np.testing.assert_allclose(*losses, rtol=0.01)
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+def test_half_precision_stays_near_float32(backbone, precision):
+    """Losses, and norms of the gradient, which the scale of float16 must not touch."""
+    probe(backbone, precision)
+    for bound in (0.0, 0.1):
+        settings = {"dropout": 0.0, "hidden_size": 32, "grad_clip": bound}
+        one, other = (
+            [
+                (step[1], step[3])
+                for step in run_for(trainer_of(backbone, precision=p, **settings), 12)
+            ]
+            for p in ("float32", precision)
+        )
+        np.testing.assert_allclose(one, other, rtol=0.03)
