@@ -12,7 +12,15 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from charlm import __version__
-from charlm.config import LinesConfig, ModelConfig, SampleConfig, Settings, TrainConfig, field_type
+from charlm.config import (
+    PRECISIONS,
+    LinesConfig,
+    ModelConfig,
+    SampleConfig,
+    Settings,
+    TrainConfig,
+    field_type,
+)
 
 EXAMPLES = """\
 examples:
@@ -277,7 +285,7 @@ def _add_hows(parser: argparse.ArgumentParser, *, precision: str, threads: str) 
     _add_device(parser)
     parser.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16"),
+        choices=("auto", *PRECISIONS),
         default="auto",
         help=f"arithmetic of training (default: auto, {precision})",
     )
