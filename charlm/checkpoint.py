@@ -101,6 +101,21 @@ class Checkpoint:
             for name, tensor in members.items()
         }
 
+    def weights_for(self, tokenizer: CharTokenizer, fresh: Tensors) -> Tensors:
+        """Return the weights for a vocabulary that holds this one, row by row of a character.
+
+        Args:
+            tokenizer: the vocabulary.
+            fresh: weights for it; the rows of characters that are not known here stay theirs.
+        """
+        place = tokenizer.encode(self.tokenizer.vocabulary)
+        result = dict(self.weights)
+        for name in ("embedding.weight", "head.weight", "head.bias"):
+            if name in fresh:
+                result[name] = fresh[name].copy()
+                result[name][place] = self.weights[name]
+        return result
+
 
 def locate(run: str | os.PathLike[str], name: str = "best") -> Path:
     """Return the checkpoint file that ``run`` names.

@@ -13,13 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from charlm import checkpoint as checkpoints
 from charlm import folders, machine, texts
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ModelConfig, TrainConfig
-from charlm.corpus import Corpus, LaneStream, PathLike, survey
+from charlm.corpus import Corpus, LaneStream, PathLike, Survey, survey
 from charlm.dynamic import evaluate_dynamic
 from charlm.errors import (
     CheckpointError,
@@ -34,7 +32,7 @@ from charlm.model import CharLM
 from charlm.processes import Processes, is_of_another_process, join
 from charlm.recipes import configs_for, enough_epochs
 from charlm.scan import OnRead, nothing
-from charlm.tokenizer import CharTokenizer
+from charlm.tokenizer import CharTokenizer, Ids
 from charlm.training import Progress, Trainer
 
 
@@ -173,15 +171,10 @@ def start(
     with contextlib.ExitStack() as undo:
         folder = None
         if found.characters >= texts.LARGE:
-            folder = processes.same(folders.make(paths[0], out) if processes.first else None)
-            assert folder is not None
+            folder = _made(paths[0], out, processes)
             if processes.first:
                 undo.callback(shutil.rmtree, folder, ignore_errors=True)  # if anything goes wrong
-        if folder is None or processes.first:
-            ids = texts.encode(text, found, tokenizer, folder)
-        processes.same(None)  # wait until it is there
-        if folder is not None and not processes.first:
-            ids = texts.mapped(folder)
+        ids = _encoded(text, found, tokenizer, folder, processes)
         names = tuple(map(str, paths))
         fraction = config.validation_fraction
         corpus = Corpus.from_ids(ids, tokenizer, found.fingerprint, fraction, names)
@@ -189,7 +182,7 @@ def start(
         LaneStream(corpus.train, batch_size=config.batch_size, seq_length=config.seq_length)
         model = CharLM(model_config, tokenizer.vocab_size, seed=config.seed).to(where)
         if base is not None:
-            model.load_weights(_matched(model.weights(), tokenizer, base))
+            model.load_weights(base.weights_for(tokenizer, model.weights()))
         hows = machine.hows(precision, threads, model)
         trainer, seconds = _trainer(model, corpus, config, hows, str(init_from or ""), processes)
         if precision == "auto" and where.type == "cpu":
@@ -199,12 +192,34 @@ def start(
             notices += _set_pace(trainer, seconds / processes.size)
             trainer.config = processes.same(trainer.config)
         trainer.counters = Counters(seconds=time.monotonic() - began)
-        folder = folder or processes.same(folders.make(paths[0], out) if processes.first else None)
-        assert folder is not None
+        folder = folder or _made(paths[0], out, processes)
         run = Run(folder, Lock(folder) if processes.first else None, trainer, notices)
         undo.pop_all()
     run.save("latest")  # so that a run can be resumed from its first moment on
     return run
+
+
+def _made(text: Path, out: PathLike | None, processes: Processes) -> Path:
+    """Return the new folder of a run, which the first process makes."""
+    folder = processes.same(folders.make(text, out) if processes.first else None)
+    assert folder is not None
+    return folder
+
+
+def _encoded(
+    text: texts.Source,
+    found: Survey,
+    tokenizer: CharTokenizer,
+    folder: Path | None,
+    processes: Processes,
+) -> Ids:
+    """Return the ids of a text, of a large one in a file that the first process writes."""
+    if folder is None:
+        return texts.encode(text, found, tokenizer, None)
+    if processes.first:
+        texts.encode(text, found, tokenizer, folder)
+    processes.same(None)  # wait until it is there
+    return texts.mapped(folder)
 
 
 def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
@@ -283,17 +298,7 @@ def resume(
     Raises:
         CharlmError: if there is no such run, or its text has changed.
     """
-    path = checkpoints.locate(run, "latest")
-    if path.stem not in ("latest", "best"):
-        raise CheckpointError(
-            f"{path} is a checkpoint without its run: resume a run folder, or begin a new run from "
-            "it with charlm train --init-from"
-        )
-    latest = path.with_stem("latest")
-    if path != latest and latest.is_file():
-        raise CheckpointError(
-            f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
-        )
+    path = _latest(run)
     where = machine.device(device)
     processes = join(where)
     lock = Lock(path.parent) if processes.first else None
@@ -301,16 +306,7 @@ def resume(
     config = _extended(found.train_config, steps, minutes)
     if learning_rate is not None:
         config = replace(config, learning_rate=learning_rate)
-    if config.steps is not None and found.counters.step >= config.steps:
-        raise ConfigError(
-            f"run {path.parent} is finished: it has done {found.counters.step} steps, and "
-            f"{config.steps} are asked for; give a larger total with --steps or --minutes"
-        )
-    if config.steps is None and found.counters.seconds >= 60 * config.minutes:
-        raise ConfigError(
-            f"run {path.parent} has trained for {found.counters.seconds / 60:.1f} minutes, and "
-            f"{config.minutes:g} are asked for; give a larger total with --minutes"
-        )
+    _check_unfinished(path.parent, found.counters, config)
     corpus = texts.same_corpus(found, path.parent, text, on_read)
     machine.keep_memory()
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
@@ -322,8 +318,38 @@ def resume(
     trainer.restore(found)
     if processes.first:
         folders.cut_metrics(path.parent, found.counters.step)
-    notices = [] if path == latest else [f"to go on from {path}, as there is no {latest.name}"]
+    is_latest = path.stem == "latest"
+    notices = [] if is_latest else [f"to go on from {path}, as there is no latest{path.suffix}"]
     return Run(path.parent, lock, trainer, notices)
+
+
+def _latest(run: PathLike) -> Path:
+    """Return the checkpoint to go on from."""
+    path = checkpoints.locate(run, "latest")
+    if path.stem not in ("latest", "best"):
+        raise CheckpointError(
+            f"{path} is a checkpoint without its run: resume a run folder, or begin a new run from "
+            "it with charlm train --init-from"
+        )
+    latest = path.with_stem("latest")
+    if path != latest and latest.is_file():
+        raise CheckpointError(
+            f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
+        )
+    return path
+
+
+def _check_unfinished(folder: Path, counters: Counters, config: TrainConfig) -> None:
+    if config.steps is not None and counters.step >= config.steps:
+        raise ConfigError(
+            f"run {folder} is finished: it has done {counters.step} steps, and {config.steps} are "
+            "asked for; give a larger total with --steps or --minutes"
+        )
+    if config.steps is None and counters.seconds >= 60 * config.minutes:
+        raise ConfigError(
+            f"run {folder} has trained for {counters.seconds / 60:.1f} minutes, and "
+            f"{config.minutes:g} are asked for; give a larger total with --minutes"
+        )
 
 
 def _extended(config: TrainConfig, steps: int | None, minutes: float | None) -> TrainConfig:
@@ -367,19 +393,3 @@ def score(
     model.load_weights(found.weights)
     model.to(machine.device(device))
     return evaluate_dynamic(model, ids, on_read=on_read) if dynamic else evaluate(model, ids)
-
-
-def _matched(
-    fresh: dict[str, np.ndarray], tokenizer: CharTokenizer, base: Checkpoint
-) -> dict[str, np.ndarray]:
-    """Return the weights of ``base``, rows that belong to a character put where it is now.
-
-    The rows of characters that ``base`` does not know stay those of ``fresh``.
-    """
-    place = tokenizer.encode(base.tokenizer.vocabulary)
-    result = dict(base.weights)
-    for name in ("embedding.weight", "head.weight", "head.bias"):
-        if name in fresh:
-            result[name] = fresh[name]
-            result[name][place] = base.weights[name]
-    return result
