@@ -124,6 +124,7 @@ def start(
     precision: str = "auto",
     threads: int | None = None,
     on_read: OnRead = nothing,
+    began: float | None = None,
     **settings: Any,
 ) -> Run:
     """Begin a new run.
@@ -139,6 +140,7 @@ def start(
         threads: of torch; None for the fastest.
         on_read: called now and then with the number of bytes of the text, which is read twice, that
             were read since.
+        began: since when the time counts, by ``time.monotonic``; None is now.
         settings: any field of ``ModelConfig`` and ``TrainConfig``; what is not given follows from
             the length of the text and the time, see ``recipes.configs_for``.
 
@@ -149,7 +151,7 @@ def start(
     paths = [Path(path) for path in files]
     if not paths:
         raise CorpusError("no text file was given")
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     where = machine.device(device)
     processes = join(where)
     if out is not None and processes.first:

@@ -5,11 +5,11 @@ the number of the step, and so are the window it reads and the rate it uses: a r
 at any step from the weights, the optimizer and the carried state alone.
 """
 
+import collections
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,10 @@ from charlm.errors import ConfigError, DivergenceError
 from charlm.evaluation import evaluate
 from charlm.machine import arithmetic, threads_of_torch
 from charlm.model import CharLM
+from charlm.optimizer import learning_rate, make_optimizer
 from charlm.processes import Processes
 
-FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
-MOST_UNREAD = 20  # steps after which a GPU is asked for its losses
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
 # 1e-2, and there is room for a norm of 64. Source: Micikevicius et al. (2018), arXiv:1710.03740.
 FLOAT16_SCALE = 1024.0
@@ -81,40 +80,6 @@ def in_units(nats: float) -> str:
     return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits)"
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the rate of ``step``, counted from 0: a rise, a plateau, a straight fall to near 0.
-
-    Source: Hu et al. (2024), MiniCPM, arXiv:2404.06395, section 4; with a plateau, the end of the
-    run need not be known before the rate begins to fall.
-    """
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    if config.steps is None or config.decay is None:
-        return config.learning_rate
-    left = min(1.0, (config.steps - step) / max(1, config.decay))  # 1 on the plateau
-    return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * left)
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW or SGD with momentum; weight decay acts on matrices only, not on biases.
-
-    With windows as small as ours, means over few steps (low betas) learn faster: see the log in
-    tests/benchmarks/results.
-
-    Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization, arXiv:1711.05101.
-    """
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
-    )
-
-
 class Trainer:
     """Fits a model to the training part of a corpus.
 
@@ -162,7 +127,9 @@ class Trainer:
         self.generator = torch.Generator(self.device)
         self.state: State = self._initial_state()
         self.counters = Counters()
-        self.unread: list[tuple[int, Tensor]] = []  # step, and its loss and norm on the device
+        # A step, its loss and norm, and of a GPU, which may be behind, when they are there.
+        self.unread: collections.deque[tuple[int, Tensor, torch.cuda.Event | None]]
+        self.unread = collections.deque()
         self.grad_norm = 0.0  # of the last step that was read
         self.evaluation_seconds = 0.0  # of the last one
 
@@ -196,7 +163,7 @@ class Trainer:
         bound = self.config.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         told = self.processes.mean(loss.detach().clone())
-        self.unread.append((step, torch.stack([told, norm.detach()])))
+        self._tell(step, torch.stack([told, norm.detach()]))
         if self.device.type == "cpu":
             self.read()  # before the update, so that a divergence does not spoil the weights
         self.optimizer.step()
@@ -204,17 +171,20 @@ class Trainer:
         self.counters = replace(self.counters, step=step + 1)
         return told, norm.detach()
 
-    def read(self) -> None:
-        """Note the losses and norms of all steps that were not read from the device so far.
+    def read(self, *, wait: bool = True) -> None:
+        """Note the losses and norms of all steps so far, or of those that a GPU is through with.
 
         Raises:
             DivergenceError: if one is not finite.
         """
-        if not self.unread:
-            return
-        steps, values = zip(*self.unread, strict=True)
-        self.unread.clear()
-        for step, (loss, norm) in zip(steps, torch.stack(values).tolist(), strict=True):
+        while self.unread:
+            step, values, ready = self.unread[0]
+            if ready is not None and not ready.query():
+                if not wait:
+                    return
+                ready.synchronize()
+            self.unread.popleft()
+            loss, norm = values.tolist()
             self._check_finite(step, loss, norm)
             loss_sum, count = self.counters.loss_sum + loss, self.counters.loss_count + 1
             self.counters = replace(self.counters, loss_sum=loss_sum, loss_count=count)
@@ -248,8 +218,7 @@ class Trainer:
                 self.step()
                 step = self.counters.step
                 due = step % self.config.evaluation_interval == 0 or self.finished
-                if due or len(self.unread) >= MOST_UNREAD:
-                    self.read()
+                self.read(wait=due)
                 train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
                 validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
@@ -375,6 +344,15 @@ class Trainer:
         if self.device.type == "cuda":  # from such memory a copy need not wait
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    def _tell(self, step: int, values: Tensor) -> None:
+        """Put the loss and the norm of a step where :meth:`read` finds them, without waiting."""
+        ready = None
+        if self.device.type == "cuda":
+            values = values.to("cpu", non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record()
+        self.unread.append((step, values, ready))
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient norm", norm)):

@@ -39,6 +39,7 @@ LAW = {
     "evaluation": {"torch", "numpy"},
     "dynamic": {"torch", "numpy"},
     "machine": {"torch"},
+    "optimizer": {"torch"},
     "training": {"torch", "numpy"},
     "locks": set(),
     "folders": set(),

@@ -12,8 +12,9 @@ from charlm.corpus import Corpus
 from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation import Evaluation, evaluate
 from charlm.model import CharLM
+from charlm.optimizer import learning_rate, make_optimizer
 from charlm.tokenizer import CharTokenizer
-from charlm.training import Trainer, learning_rate, make_optimizer
+from charlm.training import Trainer
 
 
 def corpus_of(text):
@@ -288,19 +289,38 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     assert progress[-1].step == 35 + 18  # PATIENCE evaluations later, and half as many steps again
 
 
+class Late:
+    """An event of a GPU that is a few steps behind: it has come when it was asked for twice."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def query(self):
+        self.asked += 1
+        return self.asked > 2
+
+    def synchronize(self):
+        self.asked = 3
+
+
 def test_losses_that_are_read_late_are_the_same(monkeypatch):
-    """As on a GPU, which need not wait until somebody wants to know."""
+    """As on a GPU, for which nobody waits before an evaluation."""
     prompt, late = trainer_of(eval_every=5), trainer_of(eval_every=5)
     reported = run_for(prompt, 12)
-    read = Trainer.read
+    read, unread = Trainer.read, []
 
-    def when_due(trainer):
-        if trainer.counters.step > trainer.unread[-1][0]:  # after the step, not within it
-            read(trainer)
+    def after_the_step(trainer, *, wait=True):
+        if trainer.counters.step > trainer.unread[-1][0]:
+            read(trainer, wait=wait)
+            unread.append(len(trainer.unread))
 
-    monkeypatch.setattr(Trainer, "read", when_due)
-    monkeypatch.setattr(training, "MOST_UNREAD", 3)
+    def tell(trainer, step, values):
+        trainer.unread.append((step, values, Late()))
+
+    monkeypatch.setattr(Trainer, "read", after_the_step)
+    monkeypatch.setattr(Trainer, "_tell", tell)
     theirs = run_for(late, 12)
+    assert unread == [1, 2, 2, 3, 0, 1, 2, 2, 3, 0, 1, 0]
     assert [theirs[i] for i in (4, 9, 11)] == [reported[i] for i in (4, 9, 11)]
     assert_same_weights(prompt, late)
 

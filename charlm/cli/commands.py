@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 def train(arguments: Namespace) -> int:
     """Begin a new run and train it to its end."""
+    began = time.monotonic()  # importing torch is part of the minutes
     from charlm import runs
 
     with _reading(arguments.files) as bar:
@@ -39,6 +41,7 @@ def train(arguments: Namespace) -> int:
             precision=arguments.precision,
             threads=arguments.threads,
             on_read=bar.update,
+            began=began,
             **given(arguments, ModelConfig, TrainConfig),
         )
     return _fill(run)

@@ -25,7 +25,8 @@ from torch.nn import functional
 
 from charlm import machine, runs
 from charlm.model import CharLM
-from charlm.training import Trainer, make_optimizer
+from charlm.optimizer import make_optimizer
+from charlm.training import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 
