@@ -21,6 +21,7 @@ from charlm.errors import ConfigError
 
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
+MOST_THREADS = 1024  # of torch; it would try to begin any number of them
 
 # The words of each bound, and what holds between a value and it.
 BOUNDS = {

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from charlm.config import PRECISIONS, ModelConfig, TrainConfig
+from charlm.config import MOST_THREADS, PRECISIONS, ModelConfig, TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError
 from charlm.evaluation import evaluate
@@ -71,6 +71,7 @@ def seconds_per_window(
     batch_size: int,
     seq_length: int,
     device: torch.device,
+    once: bool = False,
 ) -> dict[How, float]:
     """Return how long training takes to read a window and to go back through it.
 
@@ -84,6 +85,7 @@ def seconds_per_window(
         hows: pairs of a precision and a number of threads, 0 for as many as torch would take.
         batch_size, seq_length: the size of the window.
         device: where to compute.
+        once: do one round only, to see what this machine can do, not how fast.
 
     Returns:
         Seconds for each how; infinity where this machine cannot (some CPUs raise an error on
@@ -95,7 +97,7 @@ def seconds_per_window(
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():
-        if turn and time.perf_counter() - start > (0.5 if turn >= 3 else 3.0):
+        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 3.0)):
             break
         for precision, threads in best:
             began = time.perf_counter()
@@ -121,8 +123,8 @@ def hows(precision: str, threads: int | None, model: CharLM) -> list[How]:
         threads: of torch, 0 for as many as it takes, None for what is fastest.
         model: the language model, where it will be trained.
     """
-    if threads is not None and threads < 0:
-        raise ConfigError(f"threads must be at least 0 (got {threads})")
+    if threads is not None and not 0 <= threads <= MOST_THREADS:
+        raise ConfigError(f"threads must be from 0 to {MOST_THREADS} (got {threads})")
     if precision not in ("auto", *PRECISIONS):
         names = ", ".join(("auto", *PRECISIONS))
         raise ConfigError(f"precision must be one of {names} (got {precision!r})")
@@ -138,6 +140,9 @@ def hows(precision: str, threads: int | None, model: CharLM) -> list[How]:
 def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, float]:
     """Return the fastest way to train, and how many seconds it takes for a window.
 
+    Where there is no choice, and the number of steps is known, these are the seconds of one window
+    only, the first one.
+
     Raises:
         ConfigError: if this machine cannot train in any of these ways.
     """
@@ -148,6 +153,7 @@ def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, f
         batch_size=config.batch_size,
         seq_length=config.seq_length,
         device=next(model.parameters()).device,
+        once=len(hows) == 1 and config.steps is not None,
     )
     best = hows[0]
     for how in hows[1:]:

@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes, signals and pipes, and every bad input."""
 
+import itertools
 import json
 import os
 import pickle
@@ -18,7 +19,9 @@ from conftest import DATA, QUICK, QUICK_FLAGS, assert_same_run, one_line
 from charlm import checkpoint as checkpoints
 from charlm import recipes
 from charlm.cli import display
+from charlm.cli.arguments import make_parser
 from charlm.cli.commands import COMMANDS
+from charlm.runs import Run
 from charlm.training import Progress, Trainer
 
 LSTM = str(DATA / "format-1-lstm.safetensors")
@@ -168,6 +171,40 @@ def test_help(run, verb):
     assert status == 0
     assert out.startswith("usage: charlm")
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+ODD = ["nan", "inf", "-inf", "-1", "0", "-0.0", "1.5", "1e400", str(10**30), "x", "", "1_0", "１"]
+ODD_FOR = {  # a valid command of each verb; it must end soon whatever the number
+    "train": ["text.txt", "--out", "new", *QUICK_FLAGS, "--threads", "1"],
+    "resume": ["run"],
+    "generate": [LSTM, "-l", "3", "--seed", "1", "--stop", "e", "--stop", " "],
+    "memorized": [LSTM, "text.txt", "-l", "3", "--seed", "1"],
+}
+
+
+def numeric_flags(verb):
+    parser = make_parser()._subparsers._group_actions[0].choices[verb]
+    return [action.option_strings[-1] for action in parser._actions if action.type in (int, float)]
+
+
+@pytest.mark.parametrize("verb", ODD_FOR)
+def test_any_number_is_taken_or_refused_with_one_line(run, monkeypatch, verb):
+    """Every numeric flag of the command line, with what nobody would give it."""
+    run(*quick("--out", "run"))
+    monkeypatch.setattr(Run, "progress", lambda *_: iter(()))
+    flags = numeric_flags(verb)
+    assert len(flags) >= 4
+    refused = 0
+    for flag, word in itertools.product(flags, ODD):
+        status, out, err = run(verb, *ODD_FOR[verb], f"{flag}={word}")
+        if status in (1, 2):
+            refused += 1
+            one_line(status, out, err, expected=status)
+            assert not Path("new").exists()
+        else:
+            assert status in (0, 143)
+            shutil.rmtree("new", ignore_errors=True)
+    assert refused > len(flags) * len(ODD) / 2
 
 
 def signal_at(monkeypatch, number, step_of_signal):

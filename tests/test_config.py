@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.config import ModelConfig, SampleConfig, TrainConfig
+from charlm.config import LinesConfig, ModelConfig, SampleConfig, TrainConfig
 from charlm.errors import ConfigError
 
-CONFIGS = [ModelConfig, TrainConfig, SampleConfig]
+CONFIGS = [ModelConfig, TrainConfig, SampleConfig, LinesConfig]
 ANYTHING = st.one_of(
     st.integers(),
     st.floats(),
