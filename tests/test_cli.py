@@ -207,27 +207,33 @@ def test_any_number_is_taken_or_refused_with_one_line(run, monkeypatch, verb):
     assert refused > len(flags) * len(ODD) / 2
 
 
-def signal_at(monkeypatch, number, step_of_signal):
-    """Let the trainer of this process be sent a signal while it does a certain step."""
-    step = Trainer.step
+def signal_at(monkeypatch, number, step, method="step"):
+    """Let this process be sent a signal while its trainer is within a method at a certain step."""
+    original, sent = getattr(Trainer, method), []
 
-    def step_then_signal(trainer):
-        result = step(trainer)
-        if trainer.counters.step == step_of_signal:
+    def signalled(trainer):
+        result = original(trainer)
+        if trainer.counters.step == step and not sent:  # a second one would not wait
+            sent.append(number)
             os.kill(os.getpid(), number)
         return result
 
-    monkeypatch.setattr(Trainer, "step", step_then_signal)
+    monkeypatch.setattr(Trainer, method, signalled)
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "step"),  # in the first step, in one that is evaluated, in another
-    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2), (signal.SIGHUP, 129, 5)],
+    ("number", "status", "step", "method"),
+    [
+        (signal.SIGINT, 130, 1, "step"),  # the first one
+        (signal.SIGTERM, 143, 5, "step"),
+        (signal.SIGHUP, 129, 2, "evaluate"),
+        (signal.SIGINT, 130, 4, "checkpoint"),  # within a save
+    ],
 )
-def test_a_signal_saves_and_says_how_to_go_on(run, monkeypatch, number, status, step):
+def test_a_signal_saves_and_says_how_to_go_on(run, monkeypatch, number, status, step, method):
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        signal_at(patch, number, step)
+        signal_at(patch, number, step, method)
         found, _, err = run(*quick("--out", "stopped"))
     assert found == status
     assert signal.getsignal(number) == handler
