@@ -48,7 +48,7 @@ class Stepper(Protocol):
 
 def check_finite(values: NDArray[Any]) -> None:
     """Raise DivergenceError unless what a model says are finite numbers."""
-    if not math.isfinite(np.add.reduce(values, axis=None)):
+    if not math.isfinite(values.item() if values.size == 1 else np.add.reduce(values, axis=None)):
         raise DivergenceError(
             "the model's predictions are no numbers: its state has grown without bound; train it "
             "again with a lower --learning-rate"
