@@ -19,12 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.cells import Cell
+from charlm.cells import Cell, split
 from charlm.checkpoint import Tensors
 from charlm.config import ModelConfig
 
 Floats = NDArray[np.float32]
 State = tuple[Floats, ...]
+
+ONE_THREAD = 1 << 19
 
 
 class Kernel:
@@ -172,34 +174,76 @@ class LSTMKernel(Summed):
 
 
 class GRUKernel(Kernel):
-    """See ``cells.GRU``."""
+    """See ``cells.GRU``; the gates are n, r, z of the input, and r, z, n of the state.
 
-    order, halved = (0, 1, 2), 2  # r, z, n
+    The two products of n may not be summed. In an upper layer of one lane there is one product all
+    the same, of (x, h) with a matrix of which a quarter is zeros::
+
+        n   r   z   0    from x
+        0   r   z   n    from h
+    """
+
+    MOST = 384  # units up to which that is faster than two products
 
     def __init__(self, cell: Cell, w: Tensors, state: State):
         super().__init__(cell, w, state)
         lanes, size = state[0].shape
-        self.a = np.empty((lanes, 3 * size), np.float32)
-        self.recurrent = w["weight_hh"].T
-        self.rz, self.n = self.a[:, : 2 * size], self.a[:, 2 * size :]
-        self.r, self.z = self.a[:, :size], self.a[:, size : 2 * size]
+        self.is_joint = lanes == 1 and "joint" in w
+        self.a = np.empty((lanes, (4 if self.is_joint else 3) * size), np.float32)
+        self.of_state = self.a[:, -3 * size :]
+        self.r, self.z, self.n = split(self.of_state, 3)
+        self.rz = self.of_state[:, : 2 * size]
+        self.recurrent, self.bias = w["weight_hh"].T, w["bias_hh"]
+        if self.is_joint:
+            self.joint, self.joint_bias = w["joint"].T, w["joint_bias"]
+            self.both = np.empty((lanes, len(self.joint)), np.float32)
+            self.x, h = self.both[:, :-size], self.both[:, -size:]
+            h[:] = state[0]
+            self.state = (h,)
 
     @classmethod
     def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
         """See :class:`Kernel`."""
-        return {name: by_gate(rows, cls.order, cls.halved) for name, rows in w.items()}
+        size = w["weight_hh"].shape[1]
+        result = {name: by_gate(rows, (0, 1, 2), 2) for name, rows in w.items()}
+        for name in ("weight_ih", "bias_ih"):
+            result[name] = np.roll(result[name], size, axis=0)
+        if upper and size <= cls.MOST:
+            inputs = w["weight_ih"].shape[1]
+            joint = np.zeros((4 * size, inputs + size), np.float32)
+            joint[:-size, :inputs] = result["weight_ih"]
+            joint[size:, inputs:] = result["weight_hh"]
+            bias = np.zeros(4 * size, np.float32)
+            bias[:-size] += result["bias_ih"]
+            bias[size:] += result["bias_hh"]
+            result |= {"joint": joint, "joint_bias": bias}
+        return result
 
     def move(self, projected: Floats) -> None:
         """See :class:`Kernel`."""
+        size = self.n.shape[1]
+        np.dot(self.state[0], self.recurrent, out=self.of_state)
+        self.of_state += self.bias
+        self.rz += projected[:, size:]
+        self.activate(projected[:, :size])
+
+    def feed(self, x: Floats) -> None:
+        """See :class:`Kernel`."""
+        if self.is_joint:
+            self.x[:] = x
+            np.dot(self.both, self.joint, out=self.a)
+            self.a += self.joint_bias
+            self.activate(self.a[:, : self.n.shape[1]])
+        else:
+            self.move(self.project(x))
+
+    def activate(self, x_n: Floats) -> None:
+        """Move the state, given its own products and what n has of the input."""
         (h,) = self.state
-        width = self.rz.shape[1]
-        np.dot(h, self.recurrent, out=self.a)
-        self.a += self.w["bias_hh"]
-        self.rz += projected[:, :width]
         np.tanh(self.rz, out=self.rz)
         sigmoids(self.rz)
         self.n *= self.r
-        self.n += projected[:, width:]
+        self.n += x_n
         np.tanh(self.n, out=self.n)
         h -= self.n  # h' = n + z (h - n)
         h *= self.z
