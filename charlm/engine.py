@@ -26,8 +26,6 @@ from charlm.config import ModelConfig
 Floats = NDArray[np.float32]
 State = tuple[Floats, ...]
 
-ONE_THREAD = 1 << 19
-
 
 class Kernel:
     """One layer, moved in place; this one runs the equations of the cell itself.

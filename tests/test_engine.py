@@ -57,9 +57,10 @@ def test_steps_and_windows_agree_with_the_reference_from_any_state(
     assert_states_close(windowed.state, after, atol)
 
 
+@pytest.mark.parametrize("size", [64, 512])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_large_model_agrees_over_many_steps(name):
-    model = CharLM(tiny_config(name, hidden_size=512, embedding_size=128), V, seed=4)
+def test_one_lane_agrees_over_many_steps(name, size):
+    model = CharLM(tiny_config(name, hidden_size=size, embedding_size=128), V, seed=4)
     engine = Engine(model.config, model.weights())
     state = random_state(engine, lanes=1)
     ids = random_ids(6, 1, 100)
