@@ -33,7 +33,7 @@ def last_line(program, *words):
 def test_runs_that_are_killed_lose_nothing():
     found = last_line("soak.py", "--kills", 2, "--steps", 60)
     assert found["lost"] == 0
-    assert found["counts"]["stops"] == 2
+    assert found["counts"]["SIGKILL"] == 2
 
 
 def test_damaged_checkpoints_do_no_harm():

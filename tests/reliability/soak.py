@@ -138,7 +138,7 @@ def stop(process, way, delay):
 
 
 def soak(folder, kills, steps, rng, say):
-    """Stop runs of so many steps ``kills`` times; return the figures."""
+    """Stop runs of so many steps until ``kills`` of the stops were kills; return the figures."""
     settings = [*SETTINGS, "--steps", steps]
     counts = collections.Counter()
     straight = folder / "straight"
@@ -152,7 +152,7 @@ def soak(folder, kills, steps, rng, say):
         raise LostError(f"the run that is not stopped ended with {status}: {err}")
     training = time.monotonic() - began - first
     expected = contents(straight)
-    while counts["stops"] < kills:
+    while counts["SIGKILL"] < kills:
         run = folder / f"run-{counts['runs']}"
         counts["runs"] += 1
         step = 0
@@ -162,7 +162,7 @@ def soak(folder, kills, steps, rng, say):
                 shutil.rmtree(run)  # a folder without a checkpoint holds nothing to go on from
             words = ("resume", run) if begun else ("train", TEXT, "--out", run, *settings)
             process = start(*words)
-            if counts["stops"] >= kills:
+            if counts["SIGKILL"] >= kills:
                 status, err = finish(process)
                 if status != 0:
                     raise LostError(f"a resumed run ended with {status}: {err}")
@@ -189,7 +189,7 @@ def soak(folder, kills, steps, rng, say):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="the other stops come on top")
     parser.add_argument("--steps", type=int, default=400, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quiet", action="store_true")
