@@ -1,8 +1,18 @@
-"""``python -m charlm``."""
+"""The command ``charlm``, and ``python -m charlm``."""
 
 import sys
 
-from charlm.cli import main
+
+def run() -> int:
+    """Run the command; whoever stops it while it is still being imported sees no traceback."""
+    try:
+        from charlm.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        print("\ncharlm: stopped", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -35,7 +35,7 @@ def baselines(past: str, text: str) -> dict[str, float]:
 
 
 def _bits(p: Floats) -> float:
-    return float(-np.log2(p).mean())
+    return abs(float(np.log2(p).mean()))  # never minus zero
 
 
 def xz(past: str, text: str) -> float:

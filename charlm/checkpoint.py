@@ -28,7 +28,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from charlm.config import MOST_THREADS, PRECISIONS, ModelConfig, Settings, TrainConfig, setting
+from charlm.config import PRECISIONS, ModelConfig, Settings, TrainConfig, setting
 from charlm.errors import CharlmError, CheckpointError
 from charlm.tokenizer import CharTokenizer
 
@@ -60,9 +60,7 @@ class _Header(Settings):
     fingerprint: str = setting("", "sha256 of the text")
     characters: int = setting(0, "length of the text", minimum=0)
     precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
-    threads: int = setting(
-        0, "threads of torch in training, 0 = its choice", minimum=0, maximum=MOST_THREADS
-    )
+    threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
     init_from: str = setting("", "the run whose weights it began with, if any")
 
 

@@ -21,7 +21,6 @@ from charlm.errors import ConfigError
 
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
-MOST_THREADS = 1024  # of torch; it would try to begin any number of them
 
 # The words of each bound, and what holds between a value and it.
 BOUNDS = {
@@ -188,7 +187,9 @@ class TrainConfig(Settings):
     steps: int | None = setting(
         None, "updates of the weights (as many as the minutes hold)", minimum=1
     )
-    minutes: float = setting(5.0, "time to train, unless the steps are given", above=0)
+    minutes: float = setting(
+        5.0, "time to train, unless the steps are given", above=0, maximum=1_000_000
+    )
     batch_size: int = setting(16, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
     optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))

@@ -93,10 +93,12 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
+            marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            likely = "utf-16" if start == 0 and chunk.startswith(marks) else "latin1"
             raise CorpusError(
                 f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
                 f"{start - pending + error.start}: convert it first, for example with iconv -f "
-                "latin1 -t utf-8"
+                f"{likely} -t utf-8"
             ) from None
         if "\0" in text:
             raise CorpusError(f"{name} holds NUL bytes: it is a binary file, or not UTF-8 text")

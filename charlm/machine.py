@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from charlm.config import MOST_THREADS, PRECISIONS, ModelConfig, TrainConfig
+from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.corpus import Corpus
 from charlm.errors import ConfigError
 from charlm.evaluation import evaluate
@@ -25,6 +25,7 @@ from charlm.recipes import REFERENCE
 How = tuple[str, int]  # precision, and threads of torch (0: as many as it takes)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_THREADS = 256  # of torch; it would try to begin any number of them
 SMALL = 128  # hidden size up to which one thread may be faster than all
 MARGIN = 1.15  # by which a way to train must be faster than one before it, to be sure of it
 EVALUATION_SHARE = 0.02  # of the time of a run in minutes
@@ -160,7 +161,10 @@ def fastest(hows: list[How], model: CharLM, config: TrainConfig) -> tuple[How, f
         if seconds[how] < seconds[best] / MARGIN:
             best = how
     if not math.isfinite(seconds[best]):
-        raise ConfigError(f"this machine cannot train in {best[0]}: choose --precision float32")
+        raise ConfigError(
+            f"this machine cannot train backbone {model.config.backbone!r} in {best[0]}: choose "
+            "--precision float32"
+        )
     return best, seconds[best]
 
 
@@ -170,6 +174,8 @@ def reference_speed(
     """Return how many characters a second this machine trains the model of ``REFERENCE`` with."""
     model_config, config = REFERENCE
     model = CharLM(model_config, vocab_size).to(device)
+    if precision == "float16" and device.type == "cpu":
+        precision = "auto"  # the model of reference is an LSTM, which CPUs do not train so
     _, seconds = fastest(hows(precision, threads, model), model, config)
     return config.batch_size * config.seq_length / seconds
 

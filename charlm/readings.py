@@ -55,8 +55,11 @@ def save(reading: Reading, path: Path, *, model: str, names: tuple[str, ...]) ->
         names: what the cell calls each array of its state.
 
     Raises:
-        CheckpointError: if it cannot be written; the old file, if any, is untouched.
+        CheckpointError: if it cannot be written, or something else would be lost; what is there, if
+            anything, is then untouched.
     """
+    path = path.resolve()  # of a link the file behind it
+    check_target(path)
     tensors = reading.tensors(names)
     metadata = {MODEL: model, CHECKSUM: _checksum(tensors)}
     write_atomically(path, safetensors.numpy.save(tensors, metadata=metadata))
@@ -72,6 +75,8 @@ def check_target(path: Path) -> None:
         raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():
         raise CheckpointError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # a device, a pipe
+        raise CheckpointError(f"cannot write {path}: it is no regular file")
     if path.is_file() and MODEL not in _header(path):
         raise CheckpointError(f"{path} is there already, and no saved state: choose another name")
 
@@ -96,7 +101,8 @@ def load(path: Path, *, model: str, shapes: Shapes) -> Reading:
         CheckpointError: if the file is missing, damaged, foreign, or of another model.
     """
     if not path.is_file():
-        raise CheckpointError(f"state file {path} does not exist")
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise CheckpointError(f"state file {path} {what}")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             header = file.metadata() or {}

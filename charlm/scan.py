@@ -11,7 +11,8 @@ begins with is made by reading the characters before it (the warm-up), which do 
 A recurrent net forgets, so after a warm-up the state is, as a rule, the right one to a millionth.
 That is not taken on trust: a lane has to begin with the state in which the lane before it ends,
 and where it did not (to within ``TOLERANCE``), it is read again from there, until it meets a state
-of the first time. So the result is that of one lane, also for a model that does not forget.
+of the first time. So the result is that of one lane, to about ``TOLERANCE``, also for a model that
+does not forget.
 """
 
 import itertools
@@ -89,16 +90,23 @@ def _lanes(
         wrong = 1 + np.flatnonzero(_apart(tuple(s[:, 1:] for s in begin), before))
         if len(wrong) == 0:
             break
-        now = tuple(s[:, wrong - 1] for s in states[-1])
+        if not all(np.isfinite(s).all() for s in states[-1]):
+            break  # it would never meet; whoever called finds no numbers in the values either
+        now = _lanes_of(states[-1], wrong - 1)
         for edge, (first, last) in enumerate(pieces):
             _put(now, states[edge], wrong)
             values[wrong, first:last], now = reader.read(starts[wrong] + first, last - first, now)
-            apart = _apart(tuple(s[:, wrong] for s in states[edge + 1]), now)
-            wrong, now = wrong[apart], tuple(s[:, apart] for s in now)
+            apart = _apart(_lanes_of(states[edge + 1], wrong), now)
+            wrong, now = wrong[apart], _lanes_of(now, apart)
             if len(wrong) == 0:
                 break
         _put(now, states[-1], wrong)
-    return values, tuple(s[:, -1:] for s in states[-1])
+    return values, _lanes_of(states[-1], np.array([lanes - 1]))
+
+
+def _lanes_of(state: State, places: NDArray[Any]) -> State:
+    """Return some lanes of a state, in the order of memory that cuDNN asks for."""
+    return tuple(np.ascontiguousarray(s[:, places]) for s in state)
 
 
 def _put(lanes: State, state: State, places: NDArray[np.intp]) -> None:

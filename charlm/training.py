@@ -29,8 +29,8 @@ from charlm.processes import Processes
 
 DECAY = 0.5  # share of the time of a run in minutes in which the rate falls
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
-# 1e-2, and there is room for a norm of 64. Source: Micikevicius et al. (2018), arXiv:1710.03740.
-FLOAT16_SCALE = 1024.0
+# 1e-3, and there is room for a norm of 512. Source: Micikevicius et al. (2018), arXiv:1710.03740.
+FLOAT16_SCALE = 128.0
 PATIENCE = 3  # evaluations without a gain after which such a run is brought to its end
 
 
@@ -120,6 +120,10 @@ class Trainer:
         model.backbone.processes = processes
         self.parallel = nn.parallel.DistributedDataParallel(model) if processes.size > 1 else model
         self.device = next(model.parameters()).device
+        # On a GPU, torch's recurrent layers take float16 for every arithmetic but float32.
+        self.in_float16 = precision == "float16" or (
+            precision == "bfloat16" and self.device.type == "cuda"
+        )
         self.stream = LaneStream(
             corpus.train, batch_size=config.batch_size, seq_length=config.seq_length
         )
@@ -155,7 +159,7 @@ class Trainer:
             logits, state = self.parallel(inputs, self.state, self.generator)
             targets = self._tensor(window.targets[self.lanes])
             loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-        scale = FLOAT16_SCALE if self.precision == "float16" else 1.0
+        scale = FLOAT16_SCALE if self.in_float16 else 1.0
         (loss * scale).backward()
         if scale != 1.0:
             for parameter in self.model.parameters():
@@ -218,7 +222,7 @@ class Trainer:
                 self.step()
                 step = self.counters.step
                 due = step % self.config.evaluation_interval == 0 or self.finished
-                self.read(wait=due)
+                self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
                 train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
                 validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
@@ -351,7 +355,7 @@ class Trainer:
         if self.device.type == "cuda":
             values = values.to("cpu", non_blocking=True)
             ready = torch.cuda.Event()
-            ready.record()
+            ready.record(torch.cuda.current_stream(self.device))
         self.unread.append((step, values, ready))
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
@@ -359,6 +363,7 @@ class Trainer:
             if not math.isfinite(value):
                 rate = learning_rate(step, self.config)
                 clip = "lower --grad-clip" if self.config.grad_clip else "set --grad-clip"
+                clip = "choose --precision float32" if self.in_float16 else clip
                 raise DivergenceError(
                     f"the {name} became {value} at step {step + 1} with a "
                     f"learning rate of {rate:.2g}: lower --learning-rate, or {clip}"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import DATA, QUICK, QUICK_FLAGS, assert_same_run, one_line
 
+from charlm import __main__, recipes
 from charlm import checkpoint as checkpoints
-from charlm import recipes
 from charlm.cli import display
 from charlm.cli.arguments import make_parser
 from charlm.cli.commands import COMMANDS
@@ -81,6 +81,7 @@ def write_bad_inputs():
     Path("folder").mkdir()
     Path("binary.txt").write_bytes(b"\x7fELF\0\0")
     Path("latin1.txt").write_bytes("naïve".encode("latin-1"))
+    Path("utf16.txt").write_bytes("naïve".encode("utf-16"))
     Path("short.txt").write_text("to be, or not to be: that is the question")
     Path("one.txt").write_text("a")
     data = Path(LSTM).read_bytes()
@@ -99,6 +100,7 @@ BAD = [
     (["train", "binary.txt"], "binary file"),
     (["train", "latin1.txt"], "byte 0xef at offset 2: convert it"),
     (["train", "text.txt", "latin1.txt"], "latin1.txt is not UTF-8"),
+    (["train", "utf16.txt"], "iconv -f utf-16 -t utf-8"),
     (["train", "one.txt", *AT_ONCE], "needs at least 2"),
     (["train", "short.txt", *AT_ONCE, "--batch-size", "40"], "lower --batch-size or --seq-length"),
     (["train", "text.txt", "--validation-fraction", "0"], "validation_fraction must be above 0"),
@@ -173,7 +175,10 @@ def test_help(run, verb):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-ODD = ["nan", "inf", "-inf", "-1", "0", "-0.0", "1.5", "1e400", str(10**30), "x", "", "1_0", "１"]
+ODD = [
+    "nan", "inf", "-inf", "-1", "0", "-0.0", "1.5", "1e307", "1e400", str(10**30), "x", "", "1_0",
+    "１",
+]  # fmt: skip
 ODD_FOR = {  # a valid command of each verb; it must end soon whatever the number
     "train": ["text.txt", "--out", "new", *QUICK_FLAGS, "--threads", "1"],
     "resume": ["run"],
@@ -292,6 +297,15 @@ def test_a_run_in_minutes_can_be_repeated_by_the_command_that_it_tells(run, monk
     assert status == 0
     assert f"repeat:   {facts['repeat']}" in err
     assert_same_run("timed", "again")
+
+
+def test_ctrl_c_at_the_very_start_leaves_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("charlm.cli.main", interrupted)
+    assert __main__.run() == 130
+    assert capsys.readouterr().err == "\ncharlm: stopped\n"
 
 
 def test_a_full_disk_behind_stdout_is_one_line(workplace):

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -87,11 +88,28 @@ def test_a_place_where_something_would_be_lost_is_refused(tmp_path):
     readings.save(ANY, tmp_path / "state", model="m", names=NAMES)
     readings.check_target(tmp_path / "state")
     readings.check_target(tmp_path / "new")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(path.name for path in tmp_path.iterdir())
     for name, message in [
         ("text", "no saved state"), ("none/state", "no folder"), (".", "is a folder"),
+        ("pipe", "no regular file"),
     ]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
             readings.check_target(tmp_path / name)
+        with pytest.raises(CheckpointError, match=message):
+            readings.save(ANY, tmp_path / name, model="m", names=NAMES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to("state")
+    readings.save(ANY, tmp_path / "link", model="m", names=NAMES)
+    assert (tmp_path / "link").is_symlink()
+    assert (
+        load(tmp_path / "state").tensors(NAMES).keys()
+        == load(tmp_path / "link").tensors(NAMES).keys()
+    )
 
 
 def lm_of(name, **changes):

@@ -160,7 +160,7 @@ def corpus(arguments: Namespace) -> int:
     text = fetch()
     checkpoints.make_folder(path.parent)
     checkpoints.write_atomically(path, text.encode())
-    say(f"{path}: {len(text):,} characters, {len(set(text))} symbols")
+    say(f"{path}: {len(text):,} characters, {len(set(text)):,} symbols")
     return 0
 
 

@@ -35,7 +35,7 @@ def head(run: Run) -> None:
         fact("chosen", notice)
     fact(
         "text",
-        f"{', '.join(corpus.files)}: {corpus.characters:,} characters, {vocab_size} symbols; "
+        f"{', '.join(corpus.files)}: {corpus.characters:,} characters, {vocab_size:,} symbols; "
         f"{len(corpus.validation):,} held out for validation",
     )
     fact(

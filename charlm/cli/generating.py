@@ -127,10 +127,11 @@ def _lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig) -> in
 
 
 def _shortfall(drawn: Lines, found: int, lines: LinesConfig) -> str:
-    left_out = ", ".join(f"{count} {reason}" for reason, count in drawn.left_out.most_common())
+    reasons = [f"{count} {reason}" for reason, count in drawn.left_out.most_common()]
+    left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
     return (
-        f"{found} of {lines.lines} lines found in {drawn.tried} tries (left out: {left_out}): ask "
-        "for less, or raise --tries or --temperature"
+        f"{found} of {lines.lines} lines found in {drawn.tried} tries{left_out}: ask for less, or "
+        "raise --tries or --temperature"
     )
 
 
