@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_last_save_whole(run):
 
 def test_a_run_can_be_read_while_it_is_trained(workplace):
     """Saving replaces whole files, so whoever reads finds the old one or the new one."""
-    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1, "steps": 40})
+    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1, "steps": 20})
     stop, texts = threading.Event(), []
 
     def read():
