@@ -74,6 +74,14 @@ def by_gate(rows: Floats, order: Sequence[int], halved: int) -> Floats:
     return gates.reshape(rows.shape)
 
 
+def side_by_side(width: int, h: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return an array (B, width) for (x, h), its part for x, and its part with ``h`` in it."""
+    both = np.empty((len(h), width), np.float32)
+    x, inside = np.split(both, [width - h.shape[1]], axis=1)
+    inside[:] = h
+    return both, x, inside
+
+
 def sigmoids(tanhs: Floats) -> None:
     """Turn tanh(a / 2) into sigmoid(a), in place."""
     tanhs *= 0.5
@@ -95,9 +103,7 @@ class Summed(Kernel):
         self.product: Callable[..., Any] = np.matmul if "joint" in w else np.dot
         if "joint" in w:
             self.joint = w["joint"].T
-            self.both = np.empty((lanes, len(self.joint)), np.float32)
-            self.x, h = self.both[:, :-size], self.both[:, -size:]
-            h[:] = state[0]
+            self.both, self.x, h = side_by_side(len(self.joint), state[0])
             self.state = (h, *self.state[1:])
 
     @classmethod
@@ -194,9 +200,7 @@ class GRUKernel(Kernel):
         self.recurrent, self.bias = w["weight_hh"].T, w["bias_hh"]
         if self.is_joint:
             self.joint, self.joint_bias = w["joint"].T, w["joint_bias"]
-            self.both = np.empty((lanes, len(self.joint)), np.float32)
-            self.x, h = self.both[:, :-size], self.both[:, -size:]
-            h[:] = state[0]
+            self.both, self.x, h = side_by_side(len(self.joint), state[0])
             self.state = (h,)
 
     @classmethod

@@ -353,4 +353,6 @@ def test_half_precision_stays_near_float32(backbone, precision):
             ]
             for p in ("float32", precision)
         )
-        np.testing.assert_allclose(one, other, rtol=0.03)
+        losses, norms = zip(np.transpose(one), np.transpose(other), strict=True)
+        np.testing.assert_allclose(*losses, rtol=0.01)
+        np.testing.assert_allclose(*norms, rtol=0.03)
