@@ -1,6 +1,6 @@
-"""charlm from Python: ``train`` and ``load`` return a :class:`LanguageModel`.
+"""charlm from Python: :func:`train` and :func:`load` return a :class:`LanguageModel`.
 
-Generating needs no torch; only ``train`` imports it.
+Generating and scoring need no torch; only :func:`train` imports it.
 """
 
 import hashlib
@@ -9,29 +9,32 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm import checkpoint as checkpoints
-from charlm import generation, readings, scoring, writing
-from charlm.checkpoint import Checkpoint, Tensors
-from charlm.config import LinesConfig, ModelConfig, SampleConfig
-from charlm.corpus import PathLike
-from charlm.engine import Engine
+from charlm.checkpoint import Checkpoint
+from charlm.config import LinesConfig, ModelConfig, SampleConfig, SampleSettings, TrainSettings
+from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError
-from charlm.readings import Reading
-from charlm.scan import OnRead, nothing
-from charlm.tokenizer import CharTokenizer
-from charlm.writing import Sample
+from charlm.files import PathLike, ProgressCallback, no_progress
+from charlm.inference import decoding, prompt_state, scoring
+from charlm.inference.engine import Engine
+from charlm.inference.prompt_state import PromptState
+from charlm.inference.sampling import allowed_mask, seeded
+from charlm.tensor_file import Tensors
 
 if TYPE_CHECKING:
-    from charlm.training import Progress
+    from charlm.training.trainer import Progress
 
 
 class LanguageModel:
-    """A trained model that reads, writes and scores text.
+    """A trained model that generates, reads and scores text.
+
+        >>> lm = charlm.load("english")
+        >>> lm.generate("The sea ", length=40, seed=1)
 
     Attributes:
         config: what the model computes.
@@ -49,20 +52,36 @@ class LanguageModel:
         """Return the model of a checkpoint."""
         return cls(checkpoint.model_config, checkpoint.tokenizer, checkpoint.weights)
 
-    def generate(self, prompt: str = "", *, state: Reading | None = None, **settings: Any) -> str:
-        """Return the text that follows ``prompt``; see :meth:`stream`."""
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        state: PromptState | None = None,
+        **settings: Unpack[SampleSettings],
+    ) -> str:
+        """Return the text that follows ``prompt``; see :meth:`stream`.
+
+        >>> lm.generate("The sea ", length=300, temperature=0.7, seed=1)
+        """
         if settings.get("length") == 0:
             raise ConfigError("length 0, without end, is for stream()")
         return "".join(self.stream(prompt, state=state, **settings))
 
     def stream(
-        self, prompt: str = "", *, state: Reading | None = None, **settings: Any
+        self,
+        prompt: str = "",
+        *,
+        state: PromptState | None = None,
+        **settings: Unpack[SampleSettings],
     ) -> Iterator[str]:
         """Yield the text that follows ``prompt`` in pieces, each as soon as it is drawn.
 
+        >>> for piece in lm.stream("Once ", length=80):
+        ...     print(piece, end="")
+
         Args:
-            prompt: what the model reads first. An empty prompt stands for the beginning of a line.
-            state: what it has read before that; nothing stands for an empty prompt then.
+            prompt: what the model reads first. An empty prompt stands for the start of a line.
+            state: the state before the prompt; an empty prompt then stands for nothing.
             settings: any field of ``SampleConfig``, such as ``length`` and ``temperature``.
 
         Raises:
@@ -70,7 +89,7 @@ class LanguageModel:
                 does not know.
             ConfigError: for a setting out of bounds.
         """
-        config = SampleConfig.from_dict(settings)
+        config = SampleConfig.from_dict(dict(settings))
         if config.num_samples != 1:
             raise ConfigError("num_samples above 1 is for samples(), which yields one text each")
         return iter(next(self.samples(prompt, config, state=state)))
@@ -80,31 +99,34 @@ class LanguageModel:
         prompt: str,
         config: SampleConfig,
         *,
-        state: Reading | None = None,
-        surprise: bool = False,
-    ) -> Iterator[Sample]:
+        state: PromptState | None = None,
+        with_surprisal: bool = False,
+    ) -> Iterator[decoding.Sample]:
         """Return ``config.num_samples`` independent texts that follow ``prompt``.
 
         The prompt is read once, before this returns. Sample i depends on the seed and on i alone.
+
+        >>> config = charlm.SampleConfig(num_samples=3, length=80, seed=1)
+        >>> texts = ["".join(sample) for sample in lm.samples("The ", config)]
 
         Args:
             prompt: see :meth:`stream`.
             config: how they are drawn.
             state: see :meth:`stream`.
-            surprise: whether the samples tell the surprise at what is drawn.
+            with_surprisal: whether the samples tell the surprisal of what is drawn.
         """
-        config = generation.seeded(config)
+        config = seeded(config)
         for name, texts in (("stop", config.stop), ("allow", config.allow)):
             for text in texts:
                 self.tokenizer.encode(text, source=name)  # what is not known is never drawn
         vocabulary = self.tokenizer.vocabulary
-        mask = generation.allowed_mask(vocabulary, config, self.tokenizer.unknown_id)
-        reading = self.read(prompt, state=state)
+        mask = allowed_mask(vocabulary, config, self.tokenizer.unknown_id)
+        after_prompt = self.read(prompt, state=state)
 
-        def block(indices: range) -> generation.Block:
-            return generation.Block(self.engine, reading, config, indices, mask)
+        def block(indices: range) -> decoding.Block:
+            return decoding.Block(self.engine, after_prompt, config, indices, mask)
 
-        return writing.samples(block, vocabulary, config, surprise=surprise)
+        return decoding.samples(block, vocabulary, config, with_surprisal=with_surprisal)
 
     def lines(
         self,
@@ -112,16 +134,19 @@ class LanguageModel:
         sampling: SampleConfig,
         *,
         known: Collection[str] = (),
-        surprise: bool = False,
-    ) -> writing.Lines:
+        with_surprisal: bool = False,
+    ) -> decoding.Lines:
         """Return new lines as the model writes them, for a text of one item per line.
+
+        >>> config = charlm.LinesConfig(lines=5, unique=True)
+        >>> names = [line for line, _ in lm.lines(config, charlm.SampleConfig(seed=1))]
 
         Args:
             config: how many, and which are wanted.
             sampling: how they are drawn; its ``length``, ``stop`` and ``num_samples`` follow from
                 ``config``.
             known: lines that are not wanted, such as those of the training text.
-            surprise: whether the samples tell the surprise at what is drawn.
+            with_surprisal: whether the samples tell the surprisal of what is drawn.
         """
         if "\n" not in self.tokenizer.vocabulary:
             raise ConfigError("the model knows no end of a line: its text was a single line")
@@ -136,19 +161,26 @@ class LanguageModel:
             num_samples=config.tries or 100 * max(1, config.lines),
             allow=sampling.allow and (*sampling.allow, "\n"),
         )
-        drawn = self.samples(f"\n{config.starts_with}", sampling, surprise=surprise)
-        return writing.Lines(drawn, config, known)
+        drawn = self.samples(f"\n{config.starts_with}", sampling, with_surprisal=with_surprisal)
+        return decoding.Lines(drawn, config, known)
 
     def read(
-        self, text: str = "", *, state: Reading | None = None, on_read: OnRead = nothing
-    ) -> Reading:
-        """Return what the model has when it has read ``text``, to go on from any number of times.
+        self,
+        text: str = "",
+        *,
+        state: PromptState | None = None,
+        on_progress: ProgressCallback = no_progress,
+    ) -> PromptState:
+        """Return the state of the model after ``text``, from which any number of texts can go on.
+
+        >>> state = lm.read("Once upon a time ")
+        >>> lm.generate(state=state)
 
         Args:
-            text: what to read. An empty text stands for the beginning of a line, if nothing was
-                read before it.
-            state: what was read before it.
-            on_read: called now and then with the number of characters that were read since.
+            text: what to read. An empty text stands for the start of a line, if there is no state
+                before it.
+            state: the state before it.
+            on_progress: progress callback, told the number of characters read.
 
         Raises:
             TokenError: for a character that the model does not know.
@@ -158,79 +190,80 @@ class LanguageModel:
             self._check(state)
             if not text:
                 return state
-        ids = self.tokenizer.encode(text or self._line_begin(), source="the prompt")
-        return scoring.read(self.engine, ids, state, on_read)
+        ids = self.tokenizer.encode(text or self._line_start(), source="the prompt")
+        return scoring.read(self.engine, ids, state, on_progress)
 
     def score(
         self,
         text: str,
         *,
-        state: Reading | None = None,
+        state: PromptState | None = None,
         source: str = "the text",
-        on_read: OnRead = nothing,
+        on_progress: ProgressCallback = no_progress,
     ) -> NDArray[np.float64]:
-        """Return the surprise at each character of ``text`` (N,), in bits, given all before it.
+        """Return the surprisal of each character of ``text`` (N,), in bits, given all before it.
+
+        >>> lm.score("The sea was calm.").mean()
 
         Args:
             text: what to score.
-            state: what was read before it; None is the beginning of a line.
+            state: the state before it; None is the start of a line.
             source: what to call the text in an error.
-            on_read: called now and then with the number of characters that were read since.
+            on_progress: progress callback, told the number of characters read.
 
         Raises:
             TokenError: for a character that the model does not know.
         """
         ids = self.tokenizer.encode(text, source=source)
         before = self.read(state=state)
-        return scoring.score(self.engine, ids, before, on_read).astype(np.float64) / math.log(2)
+        nats = scoring.score(self.engine, ids, before, on_progress)
+        return nats.astype(np.float64) / math.log(2)
 
-    def save_state(self, state: Reading, path: PathLike) -> None:
-        """Write what the model has read to a file of a few kilobytes.
+    def save_state(self, state: PromptState, path: PathLike) -> None:
+        """Write a state to a file of a few kilobytes.
+
+        >>> lm.save_state(lm.read("Once upon a time "), "story.state")
 
         Raises:
             CheckpointError: if it cannot be written; the old file, if any, is untouched.
             ConfigError: if ``state`` is of another model.
         """
         self._check(state)
-        names = self.config.cell.state_names
-        readings.save(state, Path(path), model=self.fingerprint(), names=names)
+        prompt_state.save(state, Path(path), self.config, self.fingerprint())
 
-    def load_state(self, path: PathLike) -> Reading:
+    def load_state(self, path: PathLike) -> PromptState:
         """Return what :meth:`save_state` wrote.
 
         Raises:
             CheckpointError: if the file is missing, damaged, or of another model.
         """
-        return readings.load(Path(path), model=self.fingerprint(), shapes=self._shapes())
+        vocab_size = self.tokenizer.vocab_size
+        return prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
 
     def fingerprint(self) -> str:
         """Return the sha256 of all that makes this model what it computes."""
-        config, tokenizer = self.config, self.tokenizer
-        what = [config.backbone, config.nonlinearity, config.residual, config.tie_weights]
-        what += [tokenizer.vocabulary, tokenizer.unknown]
+        config = self.config
+        what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
+        what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
         digest = hashlib.sha256(json.dumps(what).encode())
         for name, tensor in sorted(self._weights.items()):
-            digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor).reshape(-1).data)
         return digest.hexdigest()
 
-    def _shapes(self) -> readings.Shapes:
-        """Return the shapes of a reading, by the names of its tensors in a file."""
-        shape = (self.config.num_layers, 1, self.config.hidden_size)
-        names = self.config.cell.state_names
-        return {"logits": (self.tokenizer.vocab_size,)} | {f"state.{n}": shape for n in names}
-
-    def _check(self, reading: Reading) -> None:
-        found = [a.shape for a in (reading.logits, *reading.state)]
-        if found != list(self._shapes().values()):
+    def _check(self, state: PromptState) -> None:
+        if not state.fits(self.config, self.tokenizer.vocab_size):
             raise ConfigError("the state is of another model: its sizes are not those of this one")
 
-    def _line_begin(self) -> str:
+    def _line_start(self) -> str:
         vocabulary = self.tokenizer.vocabulary
         return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
 def load(run: PathLike) -> LanguageModel:
     """Return the best model of a run.
+
+    >>> lm = charlm.load("checkpoints/english")
 
     Args:
         run: a run folder, its name under ``checkpoints/``, or a checkpoint file.
@@ -245,24 +278,29 @@ def load(run: PathLike) -> LanguageModel:
 def train(
     files: PathLike | Iterable[PathLike],
     *,
+    out: PathLike | None = None,
+    init_from: PathLike | None = None,
     on_progress: "Callable[[Progress], object] | None" = None,
-    **settings: Any,
+    **settings: Unpack[TrainSettings],
 ) -> LanguageModel:
     """Train a model on text files and return it, the best one of the run.
 
+    >>> lm = charlm.train("corpora/english.txt", minutes=1, on_progress=print)
+
     Args:
         files: one UTF-8 text file, or several to be joined in this order.
-        on_progress: called after every step, for example ``print``.
-        settings: those of ``ModelConfig`` and ``TrainConfig``, and ``out``, ``init_from``,
-            ``device``, ``precision`` and ``threads``; see ``charlm.runs.start``.
+        out: the run folder; ``checkpoints/<name of the first file>`` if absent.
+        init_from: a run whose weights to start with.
+        on_progress: called with the progress after every step, for example ``print``.
+        settings: any field of ``ModelConfig``, its cell, ``TrainConfig`` and ``ComputeConfig``.
 
     Raises:
         CharlmError: for anything that is wrong with the text or the settings.
     """
-    from charlm import runs
+    from charlm.training.run import start
 
     several = [files] if isinstance(files, str) or hasattr(files, "__fspath__") else files
-    run = runs.start(several, **settings)  # type: ignore[arg-type]
+    run = start(several, out=out, init_from=init_from, **settings)  # type: ignore[arg-type]
     for progress in run.progress():
         if on_progress is not None:
             on_progress(progress)

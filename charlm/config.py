@@ -1,134 +1,37 @@
-"""The settings, checked on creation.
+"""The settings of charlm: what the model computes, how it is trained, how text is drawn.
 
-Each field of a config states its default, its help and its bounds once, with :func:`setting`. The
-flags of the command line, the checks and the table of settings in the README derive from that.
-``vocab_size`` is no setting (it follows from the text), nor are device, paths and precision, which
-say *how* something is computed and may differ from run to run.
+What a run *computes* is saved with it. :class:`ComputeConfig` says *how* it is computed, which may
+differ from session to session. ``vocab_size`` is not a setting, as it follows from the text.
 """
 
-import contextlib
 import math
-import numbers
-import operator
-import types
-import typing
-from dataclasses import Field, asdict, dataclass, field, fields
-from difflib import get_close_matches
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypedDict
 
-from charlm.cells import CELLS, Cell
+from charlm.cells import CELLS, Cell, Parameter
 from charlm.errors import ConfigError
+from charlm.settings import Settings, setting
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
-
-# The words of each bound, and what holds between a value and it.
-BOUNDS = {
-    "minimum": ("at least", operator.ge),
-    "above": ("above", operator.gt),
-    "maximum": ("at most", operator.le),
-    "below": ("below", operator.lt),
-}
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """Declare a field: its default, one line of help, and the bounds that creation checks."""
-    bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
-
-
-def field_type(item: "Field[Any]") -> Any:
-    """Return the type of a field, ``int`` for ``int | None``."""
-    if isinstance(item.type, types.UnionType):
-        return next(t for t in typing.get_args(item.type) if t is not type(None))
-    return item.type
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known word nearest to ``name``, or nothing."""
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The base of the configs: checks types and bounds, and reads itself from a mapping."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, self._checked(item, getattr(self, item.name)))
-
-    @staticmethod
-    def _checked(item: "Field[Any]", value: Any) -> Any:
-        if value is None and isinstance(item.type, types.UnionType):
-            return None
-        kind = field_type(item)
-        # numpy's numbers are numbers too; True and False are not.
-        if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            value = int(value)
-        if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):  # an integer too large for a float
-                value = float(value)
-        if typing.get_origin(kind) is tuple:
-            texts = [value] if isinstance(value, str) else value
-            if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
-                raise ConfigError(f"{item.name} must be texts (got {value!r})")
-            if "" in texts:
-                raise ConfigError(f"{item.name} must not be an empty text")
-            return tuple(texts)
-        if type(value) is not kind:
-            raise ConfigError(f"{item.name} must be of type {kind.__name__} (got {value!r})")
-        if kind is float and not math.isfinite(value):
-            raise ConfigError(f"{item.name} must be a finite number (got {value})")
-        rules = item.metadata
-        if rules["choices"] is not None and value not in rules["choices"]:
-            names = ", ".join(rules["choices"])
-            hint = nearest(value, list(rules["choices"]))
-            raise ConfigError(f"{item.name} must be one of {names} (got {value!r}){hint}")
-        for rule, (words, holds) in BOUNDS.items():
-            if rules[rule] is not None and not holds(value, rules[rule]):
-                raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
-        if kind is int and abs(value) >= 2**63:
-            raise ConfigError(f"{item.name} must fit into 64 bits")
-        return value
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """Return the names of all settings."""
-        return [item.name for item in fields(cls)]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the config with ``values``; a missing key takes its default.
-
-        Raises:
-            ConfigError: for an unknown key (naming the nearest one) or a value out of bounds.
-        """
-        for name in values:
-            if name not in cls.names():
-                raise ConfigError(f"unknown setting {name!r}{nearest(name, cls.names())}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all settings by name."""
-        return asdict(self)
+DECAY_SHARE = 0.5  # share of a run in which the learning rate falls, unless decay_steps is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
-    """What the model computes."""
+    """What the model computes.
 
-    backbone: str = setting("lstm", "recurrent cell of every layer", choices=tuple(CELLS))
-    nonlinearity: str = setting("tanh", "activation of the rnn cell", choices=("tanh", "relu"))
+    In ``from_dict`` and ``to_dict`` the options of the cell stand beside the other settings:
+
+        >>> ModelConfig.from_dict({"backbone": "rnn", "nonlinearity": "relu"}).cell
+        RNN(nonlinearity='relu')
+
+    Attributes:
+        cell_options: settings of the cell itself, by name.
+    """
+
+    backbone: str = setting("lstm", "recurrent cell of every layer", choices=CELLS)
     embedding_size: int = setting(
         128, "numbers per character at the input (E)", minimum=1, maximum=16_384
     )
@@ -138,18 +41,25 @@ class ModelConfig(Settings):
         0.5, "share of units dropped between layers, half of it at the input", minimum=0, below=1
     )
     weight_drop: float = setting(
-        0.0, "share of each recurrent matrix dropped for a window, to 1/256", minimum=0, maximum=0.9
+        0.0,
+        "DropConnect: share of each recurrent matrix dropped for a window, to 1/256",
+        minimum=0,
+        maximum=0.9,
     )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
+    cell_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nonlinearity not in CELLS[self.backbone].nonlinearities:
-            raise ConfigError(
-                f"nonlinearity {self.nonlinearity!r} does not go with backbone {self.backbone!r}: "
-                "leave it out, or choose backbone 'rnn'"
-            )
+        for name in self.cell_options:
+            if name not in CELLS[self.backbone].names():
+                owners = ", ".join(b for b, cell in CELLS.items() if name in cell.names())
+                raise ConfigError(
+                    f"{name} does not go with backbone {self.backbone!r}: leave it out, or choose "
+                    f"a backbone that has it ({owners or 'none has'})"
+                )
+        object.__setattr__(self, "cell_options", self.cell.to_dict())  # checked, with defaults
         if self.tie_weights and self.embedding_size != self.hidden_size:
             raise ConfigError(
                 f"tie_weights needs embedding_size ({self.embedding_size}) equal to "
@@ -159,18 +69,43 @@ class ModelConfig(Settings):
     @property
     def cell(self) -> Cell:
         """The recurrence of every layer."""
-        return CELLS[self.backbone](self.nonlinearity)
+        return CELLS[self.backbone].from_dict(self.cell_options)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """See :class:`ModelConfig`."""
+        options = {name: value for name, value in values.items() if name in option_names()}
+        rest = {name: value for name, value in values.items() if name not in options}
+        return replace(super().from_dict(rest), cell_options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`ModelConfig`."""
+        return super().to_dict() | self.cell_options
 
     def input_size(self, layer: int) -> int:
         """Return the input size of a layer: E for the first one, H for the others."""
         return self.embedding_size if layer == 0 else self.hidden_size
 
+    def layer_parameters(self, layer: int) -> dict[str, Parameter]:
+        """Return the parameters of a layer by name."""
+        return self.cell.parameters(self.input_size(layer), self.hidden_size)
+
+    @property
+    def has_recurrent_parameters(self) -> bool:
+        """Whether there is anything that ``weight_drop`` could drop."""
+        return any(p.recurrent for p in self.layer_parameters(0).values())
+
+    def state_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape (L, B, ...) of each array of the state."""
+        shapes = self.cell.state_shapes(self.hidden_size)
+        return {name: (self.num_layers, batch_size, *shape) for name, shape in shapes.items()}
+
     def parameter_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter; a tied matrix is listed once."""
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, self.embedding_size)}
         for layer in range(self.num_layers):
-            weights = self.cell.shapes(self.input_size(layer), self.hidden_size)
-            shapes |= {f"backbone.layers.{layer}.{name}": s for name, s in weights.items()}
+            parameters = self.layer_parameters(layer)
+            shapes |= {f"backbone.layers.{layer}.{name}": p.shape for name, p in parameters.items()}
         if not self.tie_weights:
             shapes["head.weight"] = (vocab_size, self.hidden_size)
         return shapes | {"head.bias": (vocab_size,)}
@@ -180,25 +115,30 @@ class ModelConfig(Settings):
         return sum(math.prod(shape) for shape in self.parameter_shapes(vocab_size).values())
 
 
+def option_names() -> list[str]:
+    """Return the names of the options of all cells."""
+    return [name for cell in CELLS.values() for name in cell.names()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
     """How the model is fitted to a text."""
 
     steps: int | None = setting(
-        None, "updates of the weights (as many as the minutes hold)", minimum=1
+        None, "updates of the weights (default: as many as the minutes hold)", minimum=1
     )
     minutes: float = setting(
-        5.0, "time to train, unless the steps are given", above=0, maximum=1_000_000
+        5.0, "minutes to train, unless the steps are given", above=0, maximum=1_000_000
     )
     batch_size: int = setting(16, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
     optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))
     learning_rate: float = setting(0.005, "peak learning rate", above=0)
     warmup_steps: int | None = setting(
-        None, "first steps, in which the rate rises (a twentieth)", minimum=0
+        None, "first steps, in which the learning rate rises (default: a twentieth)", minimum=0
     )
     decay_steps: int | None = setting(
-        None, "last steps, in which the rate falls to near 0 (the last half)", minimum=0
+        None, "last steps, in which the learning rate falls to near 0 (default: half)", minimum=0
     )
     beta1: float = setting(0.6, "adamw: decay of the mean of gradients", minimum=0, below=1)
     beta2: float = setting(0.98, "adamw: decay of the mean of their squares", minimum=0, below=1)
@@ -227,7 +167,7 @@ class TrainConfig(Settings):
         """Steps in which the rate falls, at the end; None while that is not known yet."""
         if self.steps is None:
             return None
-        return round(0.5 * self.steps) if self.decay_steps is None else self.decay_steps
+        return round(DECAY_SHARE * self.steps) if self.decay_steps is None else self.decay_steps
 
     @property
     def evaluation_interval(self) -> int:
@@ -238,6 +178,29 @@ class TrainConfig(Settings):
     def save_interval(self) -> int:
         """Steps between saves: ``save_every``, or the interval of evaluations."""
         return self.save_every or self.evaluation_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Settings):
+    """How training is computed: none of this is a property of the model."""
+
+    device: str = setting(
+        "auto",
+        "where to compute; auto takes a GPU if there is one (cuda and mps are written and tested "
+        "as far as a CPU allows, but have never run on such hardware)",
+        choices=DEVICES,
+    )
+    precision: str = setting(
+        "auto",
+        "arithmetic of training; auto is the fastest here, in resume that of the run so far",
+        choices=("auto", *PRECISIONS),
+    )
+    threads: int | None = setting(
+        None,
+        "threads of torch, 0 = as many as it takes (default: the fastest, in resume as so far)",
+        minimum=0,
+        maximum=256,  # torch would try to start any number of them
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,12 +221,16 @@ class SampleConfig(Settings):
         minimum=0,
         maximum=1,
     )
-    allow: tuple[str, ...] = setting((), "draw only characters of this text; repeatable (all)")
-    forbid: tuple[str, ...] = setting((), "never draw a character of this text; repeatable (none)")
-    stop: tuple[str, ...] = setting((), "end before this text; repeatable (none)")
+    allow: tuple[str, ...] = setting(
+        (), "draw only characters of this text; repeatable (default: all)"
+    )
+    forbid: tuple[str, ...] = setting(
+        (), "never draw a character of this text; repeatable (default: none)"
+    )
+    stop: tuple[str, ...] = setting((), "end before this text; repeatable (default: none)")
     num_samples: int = setting(1, "independent samples", minimum=1)
     seed: int | None = setting(
-        None, "seed of the drawing (random, and printed)", minimum=0, maximum=2**32 - 1
+        None, "seed of the drawing (default: random, and printed)", minimum=0, maximum=2**32 - 1
     )
 
     def __post_init__(self) -> None:
@@ -279,7 +246,7 @@ class LinesConfig(Settings):
     lines: int = setting(0, "write so many lines, each a new item, in place of a text", minimum=0)
     min_length: int = setting(1, "fewest characters of a line", minimum=0)
     max_length: int = setting(200, "most characters of a line", minimum=1)
-    starts_with: str = setting("", "what every line begins with (anything)")
+    starts_with: str = setting("", "what every line begins with (default: anything)")
     unique: bool = setting(False, "no line twice")
     tries: int = setting(0, "most lines to draw in all, 0 = 100 for each one wanted", minimum=0)
 
@@ -293,3 +260,56 @@ class LinesConfig(Settings):
             raise ConfigError(f"starts_with is longer than max_length ({self.max_length})")
         if "\n" in self.starts_with:
             raise ConfigError("starts_with must be one line")
+
+
+# The settings as keywords, for type checkers; a test holds them to the configs.
+
+
+class SampleSettings(TypedDict, total=False):
+    """The settings of :class:`SampleConfig` as keywords."""
+
+    length: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    allow: tuple[str, ...]
+    forbid: tuple[str, ...]
+    stop: tuple[str, ...]
+    num_samples: int
+    seed: int | None
+
+
+class TrainSettings(TypedDict, total=False):
+    """The settings of the model, the cells and the training as keywords."""
+
+    backbone: str
+    nonlinearity: str
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+    weight_drop: float
+    residual: bool
+    tie_weights: bool
+    steps: int | None
+    minutes: float
+    batch_size: int
+    seq_length: int
+    optimizer: str
+    learning_rate: float
+    warmup_steps: int | None
+    decay_steps: int | None
+    beta1: float
+    beta2: float
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+    eval_every: int
+    save_every: int
+    validation_fraction: float
+    min_count: int
+    seed: int
+    device: str
+    precision: str
+    threads: int | None

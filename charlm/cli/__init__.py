@@ -1,6 +1,8 @@
-"""The command line: the only room that parses, prints and exits.
+"""The command line: the only package that parses, prints and exits.
 
 stdout carries the product (text, JSON), stderr everything else; both are UTF-8 whatever the locale.
+A verb is one file with ``add_parser`` and ``run``, and one entry in ``VERBS``. Packages that need
+torch or numpy are imported inside ``run``, so that ``--help`` answers at once.
 
 Exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 128 + n after signal n (130
 Ctrl-C, 143 SIGTERM).
@@ -13,9 +15,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from charlm.cli.arguments import parse
+from charlm.cli import corpus, evaluate, generate, info, memorized, resume, score, train
+from charlm.cli.parser import parse
 from charlm.cli.terminal import complain, say
 from charlm.errors import CharlmError, ProcessError
+
+VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,11 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    arguments = parse(argv)
-    from charlm.cli.commands import COMMANDS
-
+    verb, arguments = parse(VERBS, argv)
     try:
-        status = COMMANDS[arguments.verb](arguments)
+        status = verb.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         say("\ncharlm: stopped")

@@ -1,14 +1,16 @@
-"""Words and bars for a terminal, and requests to stop from it."""
+"""Lines for a terminal, words for a shell, and requests to stop from them."""
 
 import contextlib
 import itertools
 import os
+import shlex
 import signal
 import sys
-import time
 import unicodedata
+from collections.abc import Iterable
 from types import FrameType
-from typing import Any
+
+from charlm.errors import CorpusError
 
 
 def say(line: str = "") -> None:
@@ -28,6 +30,37 @@ def complain(message: object) -> None:
     """Write an error to stderr, as one line of bounded length."""
     line = printable(str(message))
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
+
+
+def as_path(name: str) -> str:
+    """Return the name of a file as a command takes it: a name like ``-x`` would be a flag."""
+    return f"./{name}" if name.startswith("-") else name
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Return words as one line that a shell reads back as these words."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
+
+
+def _ansi_c(word: str) -> str:
+    """Return a word with control characters or foreign bytes in the shell's $'...' form."""
+    data = os.fsencode(word)
+    plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in data)
+    return f"$'{''.join(plain)}'"
+
+
+def read_stdin() -> str:
+    """Return what stdin holds, as UTF-8 text.
+
+    Raises:
+        CorpusError: if that is nothing, or not UTF-8 text.
+    """
+    from charlm.data.text_files import decoded
+
+    text = "".join(piece for _, piece in decoded([sys.stdin.buffer.read()], "stdin"))
+    if not text:
+        raise CorpusError("stdin is empty: there is no text in it")
+    return text
 
 
 def visible(text: str) -> str:
@@ -82,33 +115,3 @@ class Stop:
                 say(f"\n{self.words[at_once]}")
         if at_once:
             os._exit(128 + number)  # what is half written is a temporary file, as after a kill
-
-
-class Bar:
-    """A bar in a terminal for what takes more than a second; use it as a context."""
-
-    def __init__(self, total: int, what: str, unit: str = " char"):
-        self.total, self.what, self.unit = total, what, unit
-        self.began = time.monotonic()
-        self.done = 0
-        self.bar: Any = None
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def update(self, count: int) -> None:
-        """Move on by so many characters, to the end at most: lanes read some of them twice."""
-        before, self.done = self.done, min(self.total, self.done + count)
-        if self.bar is not None:
-            self.bar.update(self.done - before)
-        elif time.monotonic() - self.began > 1 and sys.stderr.isatty():
-            from tqdm import tqdm  # takes a tenth of the time to the first character
-
-            self.bar = tqdm(
-                total=self.total, initial=self.done, desc=self.what, unit=self.unit,
-                unit_scale=True, dynamic_ncols=True, leave=False,
-            )  # fmt: skip

@@ -1,0 +1,9 @@
+"""The recurrences, one file a family. A new one is a file here and a line in ``CELLS``."""
+
+from charlm.cells.base import Cell as Cell
+from charlm.cells.base import Parameter as Parameter
+from charlm.cells.gru import GRU as GRU
+from charlm.cells.lstm import LSTM as LSTM
+from charlm.cells.rnn import RNN as RNN
+
+CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}

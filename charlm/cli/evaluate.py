@@ -1,0 +1,105 @@
+"""The verb ``evaluate``."""
+
+import json
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from charlm.cli.parser import (
+    FILES_HELP,
+    Subparsers,
+    add_json,
+    add_run,
+    add_setting,
+    given,
+)
+from charlm.cli.progress import ProgressBar
+from charlm.config import ComputeConfig
+
+if TYPE_CHECKING:
+    from charlm.evaluation.loss import Evaluation
+
+
+def add_parser(verbs: Subparsers) -> None:
+    """Add the parser of this verb."""
+    parser = verbs.add_parser(
+        "evaluate",
+        help="measure how well a model predicts a text",
+        description="Print nats and bits per character and perplexity. Every character but the "
+        "first is scored once, given all that comes before it.",
+    )
+    add_run(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="only the end of the text, as long as what the run's training held out",
+    )
+    parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="also let the model learn from the text as it reads, each piece scored before; the "
+        "run is left as it is",
+    )
+    add_json(parser)
+    for item in ComputeConfig.settings():
+        if item.name == "device":
+            add_setting(parser, item)
+
+
+def run(arguments: Namespace) -> int:
+    """Print how well a model predicts a text, and what is reached without one."""
+    from charlm import checkpoint as checkpoints
+    from charlm.data.dataset import find_training_part, training_length
+    from charlm.data.text_files import fingerprint, read_text
+    from charlm.evaluation.baselines import baselines
+    from charlm.evaluation.dynamic import evaluate_dynamic
+    from charlm.evaluation.loss import evaluate
+    from charlm.model.device import find_device
+    from charlm.model.language_model import CharLM
+
+    found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
+    text = read_text(arguments.files)
+    source, fraction = found.source, found.train_config.validation_fraction
+    ids = found.tokenizer.encode(text)
+    if arguments.held_out:  # with the training's text itself before it, whatever it is called
+        cut = training_length(len(text), fraction)
+        past, text, ids = text[:cut], text[cut:], ids[cut:]
+    elif fingerprint(text) == source.fingerprint:
+        past = ""  # a text that was trained on itself has nothing before it
+    else:
+        past = find_training_part(
+            source.files,
+            source.fingerprint,
+            characters=source.characters,
+            validation_fraction=fraction,
+        )
+    model = CharLM(found.model_config, found.tokenizer.vocab_size)
+    model.load_weights(found.weights)
+    compute = ComputeConfig(**given(arguments, ["device"]))
+    model.to(find_device(compute.device))
+    result, dynamic = evaluate(model, ids), None
+    if arguments.dynamic:
+        with ProgressBar(result.characters, "learning") as bar:
+            dynamic = evaluate_dynamic(model, ids, on_progress=bar.update)
+    if arguments.json:
+        values = result.to_dict() | {"baselines": baselines(past, text)}
+        if dynamic is not None:
+            values["dynamic"] = dynamic.to_dict()
+        print(json.dumps(values))
+        return 0
+    _print_evaluation(result, dynamic)
+    start = "the training text and" if past else "only"
+    what = f"for comparison, bits of others, which have read {start} what comes before:"
+    print(what, flush=True)  # they take seconds on a long text
+    for name, bits in baselines(past, text).items():
+        print(f"{bits:.4f} {name}")
+    return 0
+
+
+def _print_evaluation(result: "Evaluation", dynamic: "Evaluation | None") -> None:
+    print(f"{result.nats_per_char:.4f} nats per character")
+    print(f"{result.bits_per_char:.4f} bits per character")
+    print(f"{result.perplexity:.3f} perplexity")
+    print(f"{result.characters:,} characters scored")
+    if dynamic is not None:
+        print(f"{dynamic.bits_per_char:.4f} bits, if it goes on learning from what it has read")

@@ -1,0 +1,72 @@
+"""The verb ``memorized``."""
+
+import json
+from argparse import Namespace
+
+from charlm.cli.parser import (
+    FILES_HELP,
+    Subparsers,
+    add_json,
+    add_run,
+    add_settings,
+    given,
+)
+from charlm.cli.progress import ProgressBar
+from charlm.cli.terminal import printable, say
+from charlm.config import SampleConfig
+from charlm.errors import ConfigError
+
+
+def add_parser(verbs: Subparsers) -> None:
+    """Add the parser of this verb."""
+    parser = verbs.add_parser(
+        "memorized",
+        help="measure how much a model copies its training text",
+        description="Generate, and report the longest verbatim overlap with the training text, "
+        "and the share of short substrings that are new.",
+    )
+    add_run(parser)
+    parser.add_argument("files", nargs="+", metavar="TRAINING_FILE", help=FILES_HELP)
+    add_json(parser)
+    add_settings(parser, "sampling", SampleConfig)
+
+
+def run(arguments: Namespace) -> int:
+    """Print how much a model copies its training text."""
+    from charlm import api
+    from charlm.data.text_files import read_text
+    from charlm.evaluation.memorization import memorized
+    from charlm.inference.sampling import seeded
+
+    text = read_text(arguments.files)
+    if getattr(arguments, "length", None) == 0:
+        raise ConfigError("length 0, without end, does not go with memorized")
+    lm = api.load(arguments.run)
+    settings = {"num_samples": 65} | given(arguments, SampleConfig.names())
+    config = seeded(SampleConfig(**settings))
+    say(f"seed {config.seed}")
+    with ProgressBar(config.num_samples * config.length, "generating") as bar:
+        texts = []
+        for sample in lm.samples("", config):
+            texts.append("".join(sample))
+            bar.update(len(texts[-1]))
+    result = memorized(texts, text)
+    characters = sum(map(len, texts))
+    if arguments.json:
+        values = {
+            "characters": characters,
+            "seed": config.seed,
+            "longest": len(result.longest),
+            "longest_text": result.longest,
+            "place": result.place,
+            "new_share": result.new_share,
+        }
+        print(json.dumps(values, ensure_ascii=False))
+        return 0
+    print(f"{characters:,} characters generated in {len(texts)} samples")
+    print(f"longest verbatim overlap with the text: {len(result.longest)} characters")
+    print(f"  at character {result.place:,}: {printable(result.longest[:200])!r}")
+    for length, share in result.new_share.items():
+        what = "no sample is as long" if share is None else f"{share:7.2%} are not in the text"
+        print(f"substrings of {length:2} characters: {what}")
+    return 0

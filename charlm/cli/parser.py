@@ -1,0 +1,188 @@
+"""What the parsers of all verbs share: one-line errors, and flags that derive from the settings.
+
+Of the flags of settings, only what was given is in the result of parsing, so that what was not can
+follow from the text and the time.
+"""
+
+import argparse
+import os
+import sys
+import typing
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import Field
+from typing import Any, NoReturn, Protocol
+
+from charlm import __version__
+from charlm.cells import CELLS
+from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.settings import BOUNDS, Settings, field_type
+
+EXAMPLES = """\
+examples:
+  charlm train corpora/english.txt
+  charlm generate checkpoints/english --prompt "The sea " --length 300
+  charlm resume checkpoints/english --steps 2000
+  charlm evaluate checkpoints/english another.txt
+
+'charlm VERB --help' describes all flags of a verb. Flags may stand anywhere behind the verb.
+
+exit status: 0 done, 1 an error that you can mend, 2 wrong usage, 128 + n after signal n"""
+
+FILES_HELP = "UTF-8 text files, joined in this order"
+ALIASES = {
+    "length": ("-l",),
+    "temperature": ("-t",),
+    "num_samples": ("-n",),
+    "learning_rate": ("--lr",),
+}
+
+Subparsers = Any  # what argparse's add_subparsers returns; its type has no public name
+
+
+class Verb(Protocol):
+    """A file of this package that is a verb."""
+
+    __name__: str
+
+    def add_parser(self, verbs: Subparsers) -> None:
+        """Add the parser of the verb."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do what the verb says; return the exit status."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviated flags."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def make_parser(verbs: Iterable[Verb]) -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of all verbs, and the parser of each verb by name."""
+    top = Parser(
+        prog="charlm",
+        description="A character-level recurrent language model: point it at a text, get a model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"charlm {__version__}")
+    subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in verbs:
+        verb.add_parser(subparsers)
+    return top, subparsers.choices
+
+
+def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, argparse.Namespace]:
+    """Return the verb of a command line and its arguments; wrong usage exits with status 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    top, parsers = make_parser(verbs)
+    if not words or words[0] not in parsers:
+        top.parse_args(words)  # exits: --help, --version, or wrong usage
+        raise AssertionError(words)
+    # Intermixed: flags may stand between and behind files.
+    arguments = parsers[words[0]].parse_intermixed_args(words[1:])
+    verb = next(verb for verb in verbs if verb.__name__.endswith(f".{words[0]}"))
+    return verb, arguments
+
+
+def utf8(argument: str) -> str:
+    """Return a word of the command line read as UTF-8, whatever the locale took it for."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
+
+
+def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named settings that the user gave."""
+    values = vars(arguments)
+    return {name: values[name] for name in names if name in values}
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument RUN."""
+    help = "run folder, its name under checkpoints/, or a checkpoint file"
+    parser.add_argument("run", metavar="RUN", help=help)
+
+
+def add_json(parser: argparse.ArgumentParser, help: str = "print one JSON object") -> None:
+    """Add the flag ``--json``."""
+    parser.add_argument("--json", action="store_true", help=help)
+
+
+def add_settings(parser: argparse.ArgumentParser, title: str, config: type[Settings]) -> None:
+    """Add a group with one flag for each setting of ``config``; of a model also its cells'."""
+    group = parser.add_argument_group(title)
+    for item in config.settings():
+        add_setting(group, item)
+    if config is ModelConfig:
+        for item, backbones in _cell_options():
+            add_setting(group, item, f"backbone {', '.join(backbones)}: {help_of(item)}")
+
+
+def add_setting(group: Any, item: "Field[Any]", help: str = "") -> None:
+    """Add the flag of one setting, with its own help or another, to a parser or a group of it."""
+    flags = [*ALIASES.get(item.name, ()), flag_of(item.name)]
+    options: dict[str, Any] = {
+        "dest": item.name,
+        "default": argparse.SUPPRESS,
+        "help": (help or help_of(item)).replace("%", "%%"),
+    }
+    kind = field_type(item)
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif item.metadata["choices"]:
+        options["choices"] = tuple(item.metadata["choices"])
+    elif typing.get_origin(kind) is tuple:
+        options |= {"type": utf8, "action": "append", "metavar": "TEXT"}
+    elif kind is str:
+        options |= {"type": utf8, "metavar": "TEXT"}
+    else:
+        options |= {"type": kind, "metavar": "N" if kind is int else "X"}
+    group.add_argument(*flags, **options)
+
+
+def _cell_options() -> list[tuple["Field[Any]", list[str]]]:
+    """Return the options of all cells, each with the backbones that have it."""
+    found: dict[str, tuple[Field[Any], list[str]]] = {}
+    for backbone, cell in CELLS.items():
+        for item in cell.settings():
+            found.setdefault(item.name, (item, []))[1].append(backbone)
+    return list(found.values())
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """Return the words of the command line that give these settings; None is not given."""
+    words = []
+    for name, value in settings.items():
+        if value is True or value is False:
+            words.append(flag_of(name) if value else f"--no-{flag_of(name)[2:]}")
+        elif value is not None:
+            words += [flag_of(name), str(value)]
+    return words
+
+
+def start_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a new run that the user gave."""
+    options = [item.name for item, _ in _cell_options()]
+    configs = (ModelConfig, TrainConfig, ComputeConfig)
+    return given(arguments, [name for config in configs for name in config.names()] + options)
+
+
+def help_of(item: "Field[Any]") -> str:
+    """Return the help of a setting, with its bounds and its default."""
+    rules, shown = item.metadata, []
+    help: str = rules["help"]
+    shown += [f"{words} {rules[rule]:g}" for rule, (words, _) in BOUNDS.items() if rules[rule]]
+    if item.default not in (None, "", ()):
+        words = {True: "yes", False: "no"}
+        default = words[item.default] if isinstance(item.default, bool) else item.default
+        shown.append(f"default: {default}")
+    return help + (f" ({', '.join(shown)})" if shown else "")

@@ -1,0 +1,212 @@
+"""Progress on stderr: bars, and all that a training says from its start to its end.
+
+In a terminal a bar fills the width that is there; elsewhere only whole lines are written.
+"""
+
+import math
+import sys
+import textwrap
+import time
+import unicodedata
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from charlm.cli.terminal import columns_of, printable, say, shell_command
+from charlm.config import SampleSettings, TrainConfig
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
+    from charlm.training.run import Run
+    from charlm.training.trainer import Progress
+
+SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
+
+
+class ProgressBar:
+    """A bar in a terminal for what takes more than a second; use it as a context.
+
+    Args:
+        total: how many units there are.
+        what: what is being done, such as ``"reading"``.
+        unit: what is counted.
+    """
+
+    def __init__(self, total: int, what: str, unit: str = " char"):
+        self.total, self.what, self.unit = total, what, unit
+        self.began = time.monotonic()
+        self.done = 0
+        self.bar: Any = None
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, count: int) -> None:
+        """Move on by ``count`` units, to the end at most: chunks read some characters twice."""
+        before, self.done = self.done, min(self.total, self.done + count)
+        if self.bar is not None:
+            self.bar.update(self.done - before)
+        elif time.monotonic() - self.began > 1 and sys.stderr.isatty():
+            from tqdm import tqdm  # importing it takes a tenth of the time to the first character
+
+            self.bar = tqdm(
+                total=self.total, initial=self.done, desc=self.what, unit=self.unit,
+                unit_scale=True, dynamic_ncols=True, leave=False,
+            )  # fmt: skip
+
+
+class TrainingBar:
+    """The bar of a run; use it as a context."""
+
+    def __init__(self, run: "Run"):
+        from tqdm import tqdm
+
+        self.run = run
+        self.validation_loss = run.trainer.counters.best_loss
+        self.bar = tqdm(
+            total=1.0,  # the share of the time that has passed
+            bar_format="|{bar}|{desc}",
+            dynamic_ncols=True,
+            disable=None,  # off where stderr is not a terminal
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> "TrainingBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def show(self, progress: "Progress") -> None:
+        """Move the bar; after an evaluation, write a line and a sample above it."""
+        if progress.validation_loss is not None:
+            self.validation_loss = progress.validation_loss
+            self._write_evaluation(progress)
+        if progress.decay_reason is not None:
+            self.bar.write(decay_line(progress), file=sys.stderr)
+        self.bar.set_description_str(bar_text(progress, self.validation_loss), refresh=False)
+        share = progress.seconds / (progress.seconds + progress.seconds_left)
+        self.bar.update(share - self.bar.n)
+
+    def _write_evaluation(self, progress: "Progress") -> None:
+        from charlm.api import LanguageModel
+
+        assert progress.validation_loss is not None
+        line = (
+            f"step {progress.step}  epoch {progress.epoch:.2f}  "
+            f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}  "
+            f"{thousands(progress.chars_per_second)} char/s{'  best' if progress.is_best else ''}"
+        )
+        model, tokenizer = self.run.trainer.model, self.run.trainer.dataset.tokenizer
+        lm = LanguageModel(model.config, tokenizer, model.weights())
+        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=sys.stderr)
+
+
+def print_fact(label: str, text: str) -> None:
+    """Write a labelled line to stderr, folded to 79 columns."""
+    say(textwrap.fill(printable(text), 79, initial_indent=f"{label:9}", subsequent_indent=" " * 9))
+
+
+def print_start(run: "Run") -> None:
+    """Tell what is about to be trained, on what, and where it goes."""
+    trainer, dataset = run.trainer, run.trainer.dataset
+    model, config = trainer.model.config, trainer.config
+    vocab_size = dataset.tokenizer.vocab_size
+    for notice in run.notices:
+        print_fact("chosen", notice)
+    print_fact(
+        "text",
+        f"{', '.join(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "
+        f"{len(dataset.validation):,} held out for validation",
+    )
+    print_fact(
+        "model",
+        f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+        f"{model.num_parameters(vocab_size):,} parameters",
+    )
+    print_fact(
+        "training",
+        f"{duration(config)} with windows of {config.batch_size} x {config.seq_length} characters, "
+        f"{trainer.precision} on {trainer.device}, seed {config.seed}",
+    )
+    print_fact("run", f"{run.folder} (Ctrl-C saves and stops); losses in nats/bits per character")
+
+
+def print_end(run: "Run", lm: "LanguageModel") -> None:
+    """Tell how it went, with a sample and the command for more."""
+    from charlm.training.trainer import in_units
+
+    counters = run.trainer.counters
+    assert counters.best_loss is not None
+    say(
+        f"\ndone in {clock(counters.seconds)}: best validation loss {in_units(counters.best_loss)} "
+        f"at step {counters.best_step}\n"
+    )
+    say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
+    more = shell_command(["charlm", "generate", str(run.folder), "--length", "1000"])
+    say(f"\nmore:     {more}")
+
+
+def decay_line(progress: "Progress") -> str:
+    """Return a line on the step at which the end of a run in minutes is fixed."""
+    why = f"{progress.seconds_left / 60:.1f} minutes are left"
+    if progress.decay_reason == "early stopping":
+        why = f"early stopping: validation has not improved since step {progress.best_step}"
+    return f"{why}; the learning rate falls from here to the end at step {progress.steps}"
+
+
+def bar_text(progress: "Progress", validation_loss: float | None) -> str:
+    """Return what stands behind the bar, short enough for 80 columns."""
+    validation = "" if validation_loss is None else f" val {both(validation_loss, 2)}"
+    steps = "" if progress.steps is None else f"/{progress.steps}"
+    return (
+        f"{progress.step}{steps} ep{progress.epoch:.1f} "
+        f"train {both(progress.train_loss, 2)}{validation} norm {progress.grad_norm:.2g} "
+        f"{thousands(progress.chars_per_second)}/s {clock(progress.seconds_left)}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a time in minutes and seconds, ``1:05``, with the hours before them if there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(config: TrainConfig) -> str:
+    """Return how long a run is."""
+    return f"{config.minutes:g} minutes" if config.steps is None else f"{config.steps} steps"
+
+
+def thousands(number: float) -> str:
+    """Return a large number in three digits: ``17.1k``, ``1.5M``."""
+    return f"{number / 1e6:.3g}M" if number >= 999_500 else f"{number / 1000:.3g}k"
+
+
+def both(nats: float, digits: int = 3) -> str:
+    """Return a loss in nats and in bits: ``1.386/2.000``."""
+    return f"{nats:.{digits}f}/{nats / math.log(2):.{digits}f}"
+
+
+def indented(text: str) -> str:
+    """Return a sample, folded to 79 columns, in a form that stands apart from what is around it."""
+    lines = [piece for line in text.strip("\n").split("\n") for piece in folded(line, 75)]
+    return "\n".join(f"  | {line}" for line in lines)
+
+
+def folded(line: str, columns: int) -> Iterator[str]:
+    """Yield a line in pieces of at most so many columns; Chinese characters, say, take two."""
+    piece, width = "", 0
+    for character in line:
+        if unicodedata.category(character) in ("Cc", "Cs"):
+            character = "\ufffd"  # a terminal would obey it
+        if width + columns_of(character) > columns:
+            head, space, tail = piece.rpartition(" ")
+            yield head if space else piece
+            piece = tail if space else ""
+            width = columns_of(piece)
+        piece, width = piece + character, width + columns_of(character)
+    yield piece

@@ -1,0 +1,168 @@
+"""The verb ``score``."""
+
+import json
+import math
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from charlm.cli.parser import Subparsers, add_json, add_run
+from charlm.cli.progress import ProgressBar
+from charlm.cli.terminal import cut, printable, read_stdin, say, visible
+from charlm.errors import CorpusError
+
+# The least surprisal in bits, and how a terminal shows characters of as much (SGR codes).
+COLORS = ((9.0, "97;41"), (6.0, "91"), (4.0, "33"), (2.0, "32"), (0.0, "90"))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A text and the surprisal of each of its characters, in bits."""
+
+    name: str | int
+    text: str
+    surprisal: list[float]
+
+    @property
+    def bits(self) -> float:
+        """The surprisal of the whole text."""
+        return math.fsum(self.surprisal)
+
+    @property
+    def bits_per_char(self) -> float:
+        """The mean surprisal."""
+        return self.bits / max(1, len(self.text))
+
+
+def add_parser(verbs: Subparsers) -> None:
+    """Add the parser of this verb."""
+    parser = verbs.add_parser(
+        "score",
+        help="show how surprising a text is to a model",
+        description="Show the surprisal of each character, given all before it: in a terminal as "
+        "the coloured text, and in figures. Needs no torch. Of several texts the least surprising "
+        "comes first.",
+    )
+    add_run(parser)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="UTF-8 texts (default: stdin)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--lines", action="store_true", help="a figure for each line of the text")
+    how.add_argument(
+        "--rank",
+        action="store_true",
+        help="take each line for a text of its own, the least surprising first",
+    )
+    add_json(parser, "print JSON: an object per text, or per line")
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="show the text, coloured by surprisal (default: auto, in a terminal)",
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Show how surprising texts are."""
+    from charlm import api
+    from charlm.data.text_files import read_text
+
+    if not arguments.files and sys.stdin.isatty():
+        raise CorpusError("no text to score: name a file, or pipe one to stdin")
+    texts = {name: read_text([name]) for name in arguments.files} or {"stdin": read_stdin()}
+    lm = api.load(arguments.run)
+    start = lm.read()
+
+    def scored(name: str | int, text: str, source: str) -> Scored:
+        with ProgressBar(len(text), f"scoring {source}") as bar:
+            bits = lm.score(text, state=start, on_progress=bar.update, source=source)
+        return Scored(name, text, bits.tolist())
+
+    if arguments.rank:
+        found = [
+            scored(number, line.removesuffix("\n"), f"line {number} of {name}")
+            for name, text in texts.items()
+            for number, line in enumerate(_lines(text), start=1)
+            if line != "\n"
+        ]
+        _print_scores(_ranked(found), arguments.json, "line")
+        return 0
+    found = _ranked([scored(name, text, name) for name, text in texts.items()])
+    if arguments.lines:
+        for whole in found:
+            _print_scores(list(_by_line(whole)), arguments.json, "line")
+        return 0
+    shown = sys.stdout.isatty() if arguments.color == "auto" else arguments.color == "always"
+    if shown and not arguments.json:
+        for whole in found:
+            sys.stdout.write(colored(whole))
+        if sys.stderr.isatty():
+            say(_legend())
+    _print_scores(found, arguments.json, "file")
+    return 0
+
+
+def _ranked(found: list[Scored]) -> list[Scored]:
+    return sorted(found, key=lambda one: one.bits_per_char)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text, each with its end."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _by_line(whole: Scored) -> Iterator[Scored]:
+    """Yield the lines of a text, each with its end, scored after all before it."""
+    start = 0
+    for number, line in enumerate(_lines(whole.text), start=1):
+        end = start + len(line)
+        yield Scored(number, line, whole.surprisal[start:end])
+        start = end
+
+
+def _print_scores(found: list[Scored], as_json: bool, what: str) -> None:
+    """Write one line for each text."""
+    if not as_json:
+        print(f"bits/char       bits  characters  {what}")
+    for one in found:
+        if as_json:
+            values: dict[str, Any] = {
+                what: one.name,
+                "text": one.text,
+                "characters": len(one.text),
+                "bits": one.bits,
+                "bits_per_char": one.bits_per_char,
+                "surprisal": [round(bits, 4) for bits in one.surprisal],
+            }
+            print(json.dumps(values, ensure_ascii=False))
+        else:
+            name = one.name if isinstance(one.name, str) else one.text.rstrip("\n")
+            figures = f"{one.bits_per_char:9.4f} {one.bits:10.1f} {len(one.text):11,}"
+            name = printable(name)
+            if sys.stdout.isatty():
+                name = cut(name, shutil.get_terminal_size().columns - len(figures) - 2)
+            print(f"{figures}  {name}")
+
+
+def colored(whole: Scored) -> str:
+    """Return a text with the colours of its surprisal."""
+    pairs = zip(whole.text, whole.surprisal, strict=True)
+    pieces = []
+    for color, run in groupby(pairs, key=lambda pair: _color(pair[1])):
+        text = visible("".join(character for character, _ in run))
+        pieces.append(f"\033[{color}m" + text.replace("\n", f"\033[0m\n\033[{color}m") + "\033[0m")
+    return "".join(pieces) + "\n" * (not whole.text.endswith("\n"))
+
+
+def _color(bits: float) -> str:
+    return next(color for least, color in COLORS if bits >= least or least == 0)
+
+
+def _legend() -> str:
+    parts = [f"\033[{color}m from {least:g} \033[0m" for least, color in reversed(COLORS)]
+    return f"bits: {' '.join(parts)}"

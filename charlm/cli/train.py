@@ -1,0 +1,86 @@
+"""The verb ``train``, and the training that ``resume`` shares with it."""
+
+import signal
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.cli.parser import FILES_HELP, Subparsers, add_settings, start_settings
+from charlm.cli.progress import ProgressBar, TrainingBar, print_end, print_start
+from charlm.cli.repeat import repeat_commands
+from charlm.cli.terminal import Stop, printable, say, shell_command
+from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from charlm.training.run import Run
+
+
+def add_parser(verbs: Subparsers) -> None:
+    """Add the parser of this verb."""
+    parser = verbs.add_parser(
+        "train",
+        help="train a new model on text files",
+        description="Train a new model on UTF-8 text files. Ctrl-C saves, and says how to "
+        "continue. With torchrun, several processes train one model.",
+        epilog="What is not given follows from the text and the time, and is printed.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    parser.add_argument(
+        "-o", "--out", metavar="RUN", help="new run folder (default: checkpoints/<name of FILE>)"
+    )
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="start with the weights of this run; a fresh training, unlike resume",
+    )
+    add_settings(parser, "computing", ComputeConfig)
+    add_settings(parser, "model", ModelConfig)
+    add_settings(parser, "training", TrainConfig)
+
+
+def run(arguments: Namespace) -> int:
+    """Start a new run and train it to its end."""
+    began = time.monotonic()  # importing torch is part of the minutes
+    from charlm.training.run import start
+
+    with reading_bar(arguments.files) as bar:
+        run = start(
+            arguments.files,
+            out=arguments.out,
+            init_from=arguments.init_from,
+            on_progress=bar.update,
+            began=began,
+            **start_settings(arguments),
+        )
+    return train_to_end(run)
+
+
+def reading_bar(files: list[str]) -> ProgressBar:
+    """Return a bar for texts, which are read twice."""
+    sizes = [Path(file).stat().st_size for file in files if Path(file).is_file()]
+    return ProgressBar(2 * sum(sizes), "reading", "B")
+
+
+def train_to_end(run: "Run") -> int:
+    """Train, showing how it goes, until the end or until a signal asks to stop."""
+    from charlm import api
+    from charlm import checkpoint as checkpoints
+
+    again = f"continue with: {shell_command(['charlm', 'resume', str(run.folder)])}"
+    print_start(run)
+    stopping = Stop(
+        "stopping after this step; once more to stop at once",
+        f"stopped at once, at the last save; {again}",
+    )
+    with stopping as stop, TrainingBar(run) as bar:
+        for progress in run.progress(lambda: stop.signal is not None):
+            bar.show(progress)
+    if not run.trainer.finished:
+        say(f"saved at step {run.trainer.counters.step}; {again}")
+        return 128 + (stop.signal or signal.SIGTERM)  # of several processes, maybe another one's
+    print_end(run, api.load(run.folder))
+    latest = checkpoints.load(run.folder / "latest.safetensors", model_only=True)
+    for line in repeat_commands(latest):
+        say(f"repeat:   {printable(line)}")
+    return 0

@@ -1,0 +1,152 @@
+"""A text as a dataset: its training part and its validation part, as ids."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.data import id_cache
+from charlm.data.text_files import fingerprint, read_text, survey, text_reader
+from charlm.data.tokenizer import CharTokenizer, Ids
+from charlm.errors import CorpusError
+from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
+
+
+def training_length(characters: int, validation_fraction: float) -> int:
+    """Return how many characters at the front of a text are trained on."""
+    return int(characters * (1 - validation_fraction))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A text as ids: the front to train on, the end held out for validation.
+
+    Attributes:
+        tokenizer: the vocabulary.
+        train: ids (N,) of the front.
+        validation: ids (N,) of the end.
+        fingerprint: sha256 of the whole text.
+        files: where the text was read from, as the user gave it.
+    """
+
+    tokenizer: CharTokenizer
+    train: Ids
+    validation: Ids
+    fingerprint: str
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def from_text(
+        cls, text: str, tokenizer: CharTokenizer, *, validation_fraction: float
+    ) -> "Dataset":
+        """Return the dataset of ``text``, its last ``validation_fraction`` held out.
+
+        Raises:
+            CorpusError: if either part holds fewer than two characters.
+        """
+        return cls.from_ids(
+            tokenizer.encode(text), tokenizer, fingerprint(text), validation_fraction
+        )
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Ids,
+        tokenizer: CharTokenizer,
+        fingerprint: str,
+        validation_fraction: float,
+        files: tuple[str, ...] = (),
+    ) -> "Dataset":
+        """Return the dataset of a whole text ``ids`` (N,); see :meth:`from_text`."""
+        cut = training_length(len(ids), validation_fraction)
+        for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
+            if len(part) < 2:
+                raise CorpusError(
+                    f"the {name} part of a text of {len(ids)} characters holds {len(part)} with a "
+                    f"validation_fraction of {validation_fraction}, and needs at least 2: give a "
+                    "longer text or another share"
+                )
+        return cls(
+            tokenizer=tokenizer,
+            train=ids[:cut],
+            validation=ids[cut:],
+            fingerprint=fingerprint,
+            files=files,
+        )
+
+    @property
+    def characters(self) -> int:
+        """The number of characters of the whole text."""
+        return len(self.train) + len(self.validation)
+
+
+def reopen(
+    files: Iterable[PathLike],
+    tokenizer: CharTokenizer,
+    expected: str,
+    *,
+    validation_fraction: float,
+    folder: Path,
+    moved: bool = False,
+    on_progress: ProgressCallback = no_progress,
+) -> Dataset:
+    """Return the dataset that a run began with, refusing any other text.
+
+    Args:
+        files: where the text is.
+        tokenizer: the vocabulary of the run.
+        expected: the fingerprint of its text.
+        validation_fraction: the share that is held out.
+        folder: the run folder, where the ids of a large text are kept.
+        moved: whether the user named ``files``; then the kept ids are not used.
+        on_progress: progress callback, told the number of bytes read.
+
+    Raises:
+        CorpusError: if the text is missing, or is another one.
+    """
+    names = tuple(map(str, files))
+    ids = None if moved else id_cache.load(folder, tokenizer, expected)
+    if ids is None:
+        if not moved:
+            _check_regular(names)
+        read = text_reader(names, on_progress)
+        found = survey(read())
+        if found.fingerprint != expected:
+            raise CorpusError(
+                f"the text of {', '.join(names)} is not the one of this run: its fingerprint is "
+                f"{found.fingerprint[:16]}, the run's is {expected[:16]}; name the right text with "
+                "--text, or begin a new run from these weights with charlm train --init-from"
+            )
+        large = found.characters >= id_cache.LARGE
+        ids = id_cache.encode(read, found, tokenizer, folder if large else None)
+    return Dataset.from_ids(ids, tokenizer, expected, validation_fraction, names)
+
+
+def find_training_part(
+    files: tuple[str, ...], expected: str, *, characters: int, validation_fraction: float
+) -> str:
+    """Return the training part of the text of a run, or nothing if that text is not there any more.
+
+    Args:
+        files: where the text was.
+        expected: its fingerprint.
+        characters: its length.
+        validation_fraction: the share that was held out.
+    """
+    try:
+        _check_regular(files)
+        size = sum(Path(file).stat().st_size for file in files)
+        if size > 4 * characters + 3 * len(files):
+            return ""  # longer than any text of so many characters
+        text = read_text(files)
+    except (CorpusError, OSError):
+        return ""
+    if fingerprint(text) != expected:
+        return ""
+    return text[: training_length(len(text), validation_fraction)]
+
+
+def _check_regular(files: tuple[str, ...]) -> None:
+    """Refuse texts of a run that are not files: a stranger may have named a pipe or a device."""
+    for file in files:
+        if not is_regular_file(file):
+            raise CorpusError(f"the run's text {file} is not there: name it with --text")

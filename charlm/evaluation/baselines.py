@@ -1,0 +1,97 @@
+"""Baselines: what is reached without a neural network.
+
+Each predicts a character from everything before it, the past text and the text up to there, and
+learns as it reads.
+"""
+
+import lzma
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_PAST = 2_000_000  # characters of the past that are read, the last ones
+
+Integers = NDArray[np.int64]
+
+
+def baselines(past: str, text: str) -> dict[str, float]:
+    """Return bits per character of ``text``, its first character left out, by name of baseline.
+
+    Args:
+        past: what is read before it, such as the text that a model was trained on.
+        text: at least two characters.
+    """
+    past = past[-MOST_PAST:]
+    whole = np.frombuffer((past + text).encode("utf-32-le", "surrogatepass"), "<u4")
+    symbols, ids = np.unique(whole, return_inverse=True)
+    start = len(past) + 1
+    return {
+        "unigram": _bits(ngram(ids, len(symbols), 1)[start:]),
+        "5-gram": _bits(ngram(ids, len(symbols), 5)[start:]),
+        "xz": xz(past + text[0], text[1:]),
+    }
+
+
+def _bits(p: NDArray[np.float64]) -> float:
+    return abs(float(np.log2(p).mean()))  # never minus zero
+
+
+def xz(past: str, text: str) -> float:
+    """Return by how many bits per character of ``text`` the xz file of ``past`` grows with it."""
+    sizes = [len(lzma.compress(t.encode("utf-8", "surrogatepass"))) for t in (past, past + text)]
+    return 8 * (sizes[1] - sizes[0]) / len(text)
+
+
+def ngram(ids: Integers, vocab_size: int, order: int) -> NDArray[np.float64]:
+    """Return the probability (N,) that an n-gram model gives each of ``ids`` (N,) as it reads.
+
+    With the c - 1 characters before it as context, a character that came k times in the n
+    occurrences of the context so far, which had t different followers, has
+
+        p_c = (k + t p_(c-1)) / (n + t)        p_0 = 1 / V
+
+    All positions are computed at once: an occurrence is "so far" if it has a lower rank among equal
+    ones.
+
+    Source: Witten and Bell (1991), The zero-frequency problem, method C, interpolated.
+    """
+    p = np.full(len(ids), 1 / vocab_size)
+    context = np.zeros(len(ids), np.int64)  # equal numbers, equal contexts
+    for length in range(order):
+        pair = context * vocab_size + ids
+        numbers, earlier = _ranks(*_groups(pair))
+        groups = _groups(context)
+        _, occurrences = _ranks(*groups)
+        followers = _sums_before(*groups, earlier == 0)
+        known = occurrences > 0
+        total = np.maximum(occurrences + followers, 1)
+        p = np.where(known, (earlier + followers * p) / total, p)
+        context = np.empty_like(numbers)
+        context[1:] = numbers[:-1]  # the pair that ends before a character is its longer context
+        context[: length + 1] = -1 - np.arange(min(length + 1, len(ids)))  # none: all different
+        context -= context.min()
+    return p
+
+
+def _groups(keys: Integers) -> tuple[Integers, Integers]:
+    """Return an order that brings equal keys together, and where the group of each begins in it."""
+    order = np.argsort(keys, kind="stable")
+    new = np.flatnonzero(np.diff(keys[order], prepend=math.nan))
+    return order, np.repeat(new, np.diff(new, append=len(keys)))
+
+
+def _ranks(order: Integers, begin: Integers) -> tuple[Integers, Integers]:
+    """Return a number for each key, equal for equal ones, and how many equal ones come before."""
+    numbers, earlier = np.empty_like(order), np.empty_like(order)
+    numbers[order] = begin
+    earlier[order] = np.arange(len(order)) - begin
+    return numbers, earlier
+
+
+def _sums_before(order: Integers, begin: Integers, values: NDArray[np.bool_]) -> Integers:
+    """Return for each place how many earlier places have the same key and a true value."""
+    sums = np.concatenate(([0], np.cumsum(values[order])))
+    result = np.empty_like(order)
+    result[order] = sums[:-1] - sums[begin]
+    return result

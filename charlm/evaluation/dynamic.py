@@ -1,0 +1,77 @@
+"""Dynamic evaluation: a model that goes on learning from the text that it is scored on.
+
+Every piece of the text is scored before the model learns from it, so nothing is seen in advance.
+The result tells how well a model predicts a text that it adapts to. Do not compare it with the loss
+of a model that does not adapt.
+
+Source: Krause et al. (2018), Dynamic evaluation of neural sequence models, arXiv:1709.07432: a
+gradient step per piece, scaled by the size of the gradients so far, and a pull back to the weights
+that training ended with.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from charlm.data.tokenizer import Ids
+from charlm.errors import CorpusError, DivergenceError
+from charlm.evaluation.loss import NOT_FINITE, Evaluation
+from charlm.files import ProgressCallback, no_progress
+from charlm.model.language_model import CharLM
+
+SEQ_LENGTH = 32  # characters of a piece
+LEARNING_RATE = 1e-3
+PULL = 1e-2  # share of the way back to the trained weights that every step goes
+
+
+def evaluate_dynamic(
+    model: CharLM,
+    ids: Ids,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    pull: float = PULL,
+    seq_length: int = SEQ_LENGTH,
+    on_progress: ProgressCallback = no_progress,
+) -> Evaluation:
+    """Score the text ``ids`` (N,), letting ``model`` learn from it.
+
+    Args:
+        model: the language model; its weights are changed.
+        ids: at least two characters.
+        learning_rate: of every step.
+        pull: share of the way back to the weights at the beginning that every step goes.
+        seq_length: characters from one step to the next.
+        on_progress: progress callback, told the number of characters read.
+
+    Raises:
+        CorpusError: if there is nothing to score.
+        DivergenceError: if the model's predictions are NaN or infinite.
+    """
+    count = len(ids) - 1
+    if count < 1:
+        raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
+    model.eval()
+    parameters = list(model.parameters())
+    trained = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.0, 0.999))
+    text = torch.from_numpy(ids.astype(np.int64)).to(parameters[0].device)[None]  # (1, N)
+    state = model.initial_state(1)
+    nats = 0.0
+    for start in range(0, count, seq_length):
+        end = min(start + seq_length, count)
+        logits, state = model(text[:, start:end], state)
+        losses = F.cross_entropy(logits[0], text[0, start + 1 : end + 1], reduction="none")
+        nats += losses.detach().double().sum().item()
+        state = tuple(s.detach() for s in state)
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_([*parameters], trained, pull)
+        on_progress(end - start)
+    mean = nats / count
+    if not math.isfinite(mean):
+        raise DivergenceError(NOT_FINITE)
+    return Evaluation(mean, count)

@@ -1,0 +1,118 @@
+"""Nats per character of any text, exactly.
+
+Every character but the first is scored once, given all the characters before it: the state is
+carried from the beginning of the text to its end, see :mod:`charlm.inference.chunked`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from charlm.cells.base import State
+from charlm.data.tokenizer import Ids
+from charlm.errors import CorpusError, DivergenceError
+from charlm.inference.chunked import read_chunked
+from charlm.model.language_model import CharLM
+from charlm.tensor_file import Floats
+
+MOST_LOGITS = 1 << 25  # held at a time (B * T * V)
+NOT_FINITE = "the model's predictions are NaN or infinite: train it with a lower --learning-rate"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a text was predicted: ``nats_per_char`` over ``characters`` scored characters."""
+
+    nats_per_char: float
+    characters: int
+
+    @property
+    def bits_per_char(self) -> float:
+        """The same in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """e to the nats: the number of equally likely characters that is as hard to guess."""
+        return math.exp(self.nats_per_char) if self.nats_per_char < 700 else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all four figures by name; a perplexity too large for a number is None."""
+        return {
+            "nats_per_char": self.nats_per_char,
+            "bits_per_char": self.bits_per_char,
+            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
+            "characters": self.characters,
+        }
+
+
+@torch.no_grad()
+def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 32, seq_length: int = 256) -> Evaluation:
+    """Score the text ``ids`` (N,) with ``model``, in float32 and without dropout.
+
+    The model's mode and torch's generators are left as they were.
+
+    Args:
+        model: the language model.
+        ids: at least two characters.
+        batch_size: the most chunks read side by side; fewer on a text that is short.
+        seq_length: characters read at a time; fewer with a vocabulary that is large.
+
+    Raises:
+        CorpusError: if there is nothing to score.
+        DivergenceError: if the model's predictions are NaN or infinite.
+    """
+    count = len(ids) - 1  # inputs are ids[:-1], targets ids[1:]
+    if count < 1:
+        raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
+    most = max(1, MOST_LOGITS // (batch_size * model.head.out_features))
+    reader = _ModelReader(model, ids, min(seq_length, most))
+    was_training = model.training
+    model.eval()
+    try:
+        nats, _ = read_chunked(reader, count, reader.initial_state(1), batch_size=batch_size)
+    finally:
+        model.train(was_training)
+    mean = float(nats.mean(dtype=np.float64))
+    if not math.isfinite(mean):
+        raise DivergenceError(NOT_FINITE)
+    return Evaluation(mean, count)
+
+
+class _ModelReader:
+    """Reads chunks of a text window by window; the values are the nats of the next character.
+
+    See ``chunked.Reader``.
+    """
+
+    def __init__(self, model: CharLM, ids: Ids, seq_length: int):
+        self.model = model
+        self.ids = ids
+        self.seq_length = seq_length
+        self.device = next(model.parameters()).device
+
+    def initial_state(self, batch_size: int) -> State:
+        """See ``chunked.Reader``."""
+        return tuple(s.cpu().numpy() for s in self.model.initial_state(batch_size))
+
+    def read(self, starts: np.ndarray, length: int, state: State) -> tuple[Floats, State]:
+        """See ``chunked.Reader``."""
+        nats = np.zeros((len(starts), length), np.float32)
+        now = tuple(torch.from_numpy(s).to(self.device) for s in state)
+        for offset in range(0, length, self.seq_length):
+            width = min(self.seq_length, length - offset)
+            places = starts[:, None] + np.arange(offset, offset + width)  # (B, T)
+            logits, now = self.model(self._at(places), now)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), self._at(places + 1).flatten(), reduction="none"
+            )
+            nats[:, offset : offset + width] = losses.view(places.shape).cpu().numpy()
+        return nats, tuple(s.cpu().numpy() for s in now)
+
+    def _at(self, places: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.ids[places].astype(np.int64)).to(self.device)

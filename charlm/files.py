@@ -1,0 +1,83 @@
+"""What several packages need of a disk: paths, atomic writes, digests, progress callbacks."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import CheckpointError
+
+PathLike = str | os.PathLike[str]
+ProgressCallback = Callable[[int], object]  # is told how many bytes or characters were done since
+TEMPORARY = ".charlm-*.tmp"  # the pattern of the names that a write uses until it is whole
+
+
+def no_progress(count: int) -> None:
+    """Ignore a progress report."""
+
+
+def sha256(*parts: Any) -> str:
+    """Return the sha256 of bytes or arrays, one after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def is_regular_file(path: PathLike) -> bool:
+    """Return whether a path is a regular file. Reading a pipe or a device might never end."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name too long, a folder that may not be entered
+        return False
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with all above it.
+
+    Raises:
+        CheckpointError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a new temporary file beside ``path``, sync it, and rename it into place.
+
+    The temporary file has a name that nobody can guess and is made here, so no link and no pipe
+    that lies in wait is ever written to.
+
+    Raises:
+        CheckpointError: if that fails; at ``path`` is then the old file or the new one, whole.
+    """
+    temporary = path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` last through a power failure, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # pragma: no cover (Windows opens no folders)
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The network in numpy: generating and scoring without torch."""

@@ -1,0 +1,124 @@
+"""A long text read in parallel chunks, exactly as in one.
+
+Every character is read given all the characters before it. For speed the text is cut into chunks
+that are read side by side. So that this does not change the result, the state that a chunk starts
+with is made by reading the characters before it (the warm-up), which are not counted there:
+
+    chunk 0          |counted counted counted|
+    chunk 1     (warm up)                    |counted counted counted|
+    chunk 2                           (warm up)                      |counted counted counted|
+
+A recurrent network forgets, so after a warm-up the state is, as a rule, the right one to a
+millionth. That is not taken on trust: a chunk has to start with the state in which the chunk before
+it ends. Where it did not (to within ``TOLERANCE``), it is read again from there, until it meets a
+state of the first time. So the result is that of one chunk, to about ``TOLERANCE``, also for a
+model that does not forget.
+"""
+
+import itertools
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.cells.base import State
+from charlm.tensor_file import Floats
+
+WARM_UP = 512  # characters
+TOLERANCE = 0.01  # a chunk whose first state is further off than this is read again
+
+
+class Reader(Protocol):
+    """Reads pieces of one text, given by the places where they begin."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before any character: arrays (L, B, ...) of zeros."""
+
+    def read(self, starts: NDArray[np.intp], length: int, state: State) -> tuple[Floats, State]:
+        """Read ``length`` characters from each of ``starts`` (B,) on.
+
+        Returns:
+            A value for each character (B, length), and the state after the last.
+        """
+
+
+def read_chunked(
+    reader: Reader, count: int, state: State, *, batch_size: int = 32
+) -> tuple[Floats, State]:
+    """Read the first ``count`` characters of a text.
+
+    Args:
+        reader: reads the text.
+        count: how many characters.
+        state: before them, arrays (L, 1, ...).
+        batch_size: the most chunks read side by side; fewer on a text that is short.
+
+    Returns:
+        The value for each character (count,), and the state after the last one.
+    """
+    chunks = max(1, min(batch_size, count // (2 * WARM_UP)))
+    length = count // chunks
+    values, state = _read_chunks(reader, np.arange(chunks) * length, length, state)
+    rest = count - chunks * length
+    if rest == 0:
+        return values.ravel(), state
+    tail, state = reader.read(np.array([chunks * length]), rest, state)
+    return np.concatenate((values.ravel(), tail[0])), state
+
+
+def _read_chunks(
+    reader: Reader, starts: NDArray[np.intp], length: int, state: State
+) -> tuple[Floats, State]:
+    """Return a value for each character (B, length), and the state in which the last chunk ends."""
+    chunks = len(starts)
+    if chunks == 1:
+        return reader.read(starts, length, state)
+    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, reader.initial_state(chunks - 1))
+    begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
+    values = np.empty((chunks, length), np.float32)
+    pieces = list(itertools.pairwise(_edges(length)))
+    states = [begin]  # at every edge
+    for first, last in pieces:
+        values[:, first:last], after = reader.read(starts + first, last - first, states[-1])
+        states.append(after)
+    for _ in range(1, chunks):  # chunk k is right after k rounds at the latest
+        before = tuple(s[:, :-1] for s in states[-1])
+        wrong = 1 + np.flatnonzero(_apart(tuple(s[:, 1:] for s in begin), before))
+        if len(wrong) == 0:
+            break
+        if not all(np.isfinite(s).all() for s in states[-1]):
+            break  # NaN never meets NaN; the caller sees it in the values too
+        now = _pick(states[-1], wrong - 1)
+        for edge, (first, last) in enumerate(pieces):
+            _put(now, states[edge], wrong)
+            values[wrong, first:last], now = reader.read(starts[wrong] + first, last - first, now)
+            apart = _apart(_pick(states[edge + 1], wrong), now)
+            wrong, now = wrong[apart], _pick(now, apart)
+            if len(wrong) == 0:
+                break
+        _put(now, states[-1], wrong)
+    return values, _pick(states[-1], np.array([chunks - 1]))
+
+
+def _pick(state: State, places: NDArray[Any]) -> State:
+    """Return the state of some chunks, in the order of memory that cuDNN asks for."""
+    return tuple(np.ascontiguousarray(s[:, places]) for s in state)
+
+
+def _put(part: State, state: State, places: NDArray[np.intp]) -> None:
+    for array, values in zip(state, part, strict=True):
+        array[:, places] = values
+
+
+def _edges(length: int) -> list[int]:
+    """Return where the pieces of a chunk begin and the last ends; each is as long as all before."""
+    edges = [0]
+    while (after := max(WARM_UP, 2 * edges[-1])) < length:
+        edges.append(after)
+    return [*edges, length]
+
+
+def _apart(one: State, other: State) -> NDArray[np.bool_]:
+    """Return which chunks of two states (L, B, ...) are over ``TOLERANCE`` apart, or are NaN."""
+    gaps = [np.abs(a - b).max(axis=(0, *range(2, a.ndim))) for a, b in zip(one, other, strict=True)]
+    return ~(np.max(gaps, axis=0) <= TOLERANCE)  # type: ignore[no-any-return]

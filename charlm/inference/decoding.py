@@ -1,0 +1,301 @@
+"""Decoding: from a prompt to samples and lines.
+
+Samples are drawn side by side in blocks of fixed places and sizes, and sample i draws from a
+random number generator seeded with (seed, i). So it depends on the seed and on i alone, whatever
+other samples are drawn: not even the last bit of a product, which may depend on how many sequences
+are stepped together, differs.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.config import LinesConfig, SampleConfig
+from charlm.errors import ConfigError
+from charlm.inference.engine import Engine
+from charlm.inference.prompt_state import PromptState
+from charlm.inference.sampling import Doubles, choose, surprisal, unnormalized
+
+# Samples of each block; the last number repeats. One sample alone is a product of a vector; above
+# that, products are fastest for multiples of 8, and 1 + 8 + 56 are 65 samples.
+BLOCK_SIZES = (1, 8, 56, 64)
+
+
+def blocks(count: int | None) -> Iterator[range]:
+    """Yield the samples of each block, until ``count`` are in one; None: without end."""
+    start = block = 0
+    while count is None or start < count:
+        size = BLOCK_SIZES[min(block, len(BLOCK_SIZES) - 1)]
+        yield range(start, start + size)
+        start, block = start + size, block + 1
+
+
+class Block:
+    """Samples that go on from one prompt, drawn side by side.
+
+    Args:
+        engine: the model.
+        prompt: its state after the prompt.
+        config: how characters are drawn; its seed must be given.
+        indices: which samples these are.
+        mask: added to all logits (V,), see ``sampling.allowed_mask``.
+
+    Attributes:
+        ids: what was drawn last of each sample (B,).
+    """
+
+    NUMBERS = 64  # random numbers of a sample that are made at a time
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: PromptState,
+        config: SampleConfig,
+        indices: range,
+        mask: Doubles | None = None,
+    ):
+        assert config.seed is not None
+        self.config = config
+        self.mask = mask
+        count = len(indices)
+        self.stepper = engine.stepper(tuple(s.repeat(count, axis=1) for s in prompt.state))
+        self.logits: NDArray[Any] = np.repeat(prompt.logits[None], count, axis=0)
+        self.ids = np.zeros(count, np.intp)
+        self.unread = False
+        self.generators = [np.random.default_rng([config.seed, index]) for index in indices]
+        self.count = 0
+
+    def draw(self) -> NDArray[np.intp]:
+        """Return the next character of each sample (B,).
+
+        Raises:
+            DivergenceError: if the model's predictions are NaN or infinite.
+        """
+        place = self.count % self.NUMBERS
+        if place == 0:
+            self.uniform = np.array([g.random(self.NUMBERS) for g in self.generators])
+        self.count += 1
+        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+            self._read()
+            logits = self.logits if self.mask is None else self.logits + self.mask
+            w = unnormalized(logits, self.config)
+        self.ids = choose(w, self.uniform[:, place])
+        self.unread = True
+        return self.ids
+
+    def nats(self) -> Doubles:
+        """Return the surprisal of what was drawn last (B,), before anything else is read."""
+        assert self.unread
+        return surprisal(self.logits, self.ids)
+
+    def prompt_state(self, place: int) -> PromptState:
+        """Return the state of one of the samples, after what was drawn last."""
+        self._read()
+        state = tuple(s[:, place : place + 1] for s in self.stepper.state)
+        return PromptState(self.logits[place].copy(), state)
+
+    def _read(self) -> None:
+        if self.unread:
+            self.logits = self.stepper.step(self.ids)
+            self.unread = False
+
+
+class Stops:
+    """Watches a text, character by character, for the texts that end it.
+
+    Args:
+        stops: those texts, none of them empty.
+    """
+
+    def __init__(self, stops: Collection[str]):
+        self.stops = sorted(stops, key=len, reverse=True)
+        self.beginnings = {stop[:k] for stop in stops for k in range(1, len(stop))}
+        self.longest = max(map(len, stops), default=0)
+        self.held = ""  # what may yet turn out to be the beginning of one of them
+
+    def feed(self, character: str) -> tuple[str, bool]:
+        """Return what is now known to belong to the text, and whether the text has ended."""
+        held = self.held + character
+        for stop in self.stops:
+            if held.endswith(stop):
+                return held[: -len(stop)], True
+        ends = range(min(self.longest, len(held)), 0, -1)
+        keep = next((k for k in ends if held[-k:] in self.beginnings), 0)
+        self.held = held[len(held) - keep :]
+        return held[: len(held) - keep], False
+
+
+class Sample:
+    """One text, drawn as it is iterated over, in pieces of one or more characters.
+
+    Attributes:
+        index: which of the samples it is.
+        count: characters drawn so far, those of the stop text with them.
+        seed: what it is drawn with, beside ``index``.
+        reason: why it ended, ``"length"`` or ``"stop"``; None while it goes on.
+    """
+
+    def __init__(self, group: "Group", place: int, index: int, config: SampleConfig):
+        self.group = group
+        self.place = place
+        self.index = index
+        self.length = config.length
+        self.stops = Stops(config.stop) if config.stop else None
+        self.seed = config.seed
+        self.count = 0
+        self._nats = 0.0
+        self.reason: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        while self.reason is None:
+            piece, nats = self.group.drawn(self.count, self.place)
+            self.count += 1
+            self._nats += nats
+            ended = False
+            if self.stops is not None:
+                piece, ended = self.stops.feed(piece)
+            if ended:
+                self.reason = "stop"
+            elif self.count == self.length:
+                self.reason = "length"
+                piece += self.held
+            if piece:
+                yield piece
+
+    @property
+    def held(self) -> str:
+        """What was drawn and not yielded yet, as a stop text may begin with it."""
+        return "" if self.stops is None else self.stops.held
+
+    @property
+    def bits_per_char(self) -> float | None:
+        """Mean surprisal of what was drawn, in bits; None if it was not asked for."""
+        return self._nats / max(1, self.count) / math.log(2) if self.group.with_surprisal else None
+
+    def prompt_state(self) -> PromptState:
+        """Return the state of the model after all that was drawn, stop texts included.
+
+        Raises:
+            ConfigError: if others are drawn beside this sample, and are further on.
+        """
+        if self.count != self.group.count:
+            raise ConfigError("only a sample that is drawn alone has a state: set num_samples to 1")
+        return self.group.block.prompt_state(self.place)
+
+
+class Group:
+    """The samples of one block, which are drawn together.
+
+    Args:
+        block: draws them.
+        vocabulary: the characters by id.
+        config: how long they are, and where they stop.
+        indices: which samples these are.
+        with_surprisal: whether to sum up the surprisal of what is drawn.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        vocabulary: str,
+        config: SampleConfig,
+        indices: Collection[int],
+        *,
+        with_surprisal: bool,
+    ):
+        self.block = block
+        self.vocabulary = vocabulary
+        self.with_surprisal = with_surprisal
+        self.samples = [Sample(self, *place, config) for place in enumerate(indices)]
+        self.steps: list[tuple[NDArray[np.int32], NDArray[np.float32] | None]] = []
+        self.count = 0
+
+    def drawn(self, step: int, place: int) -> tuple[str, float]:
+        """Return the character and the nats of a place at a step: an old one or the next."""
+        if step == self.count:
+            ids = self.block.draw().astype(np.int32)
+            nats = self.block.nats().astype(np.float32) if self.with_surprisal else None
+            if len(self.samples) == 1:
+                self.steps.clear()  # nobody will ask for it: a sample may be without end
+            self.steps.append((ids, nats))
+            self.count += 1
+        ids, nats = self.steps[step - self.count]
+        return self.vocabulary[ids[place]], 0.0 if nats is None else float(nats[place])
+
+
+def samples(
+    make: Callable[[range], Block],
+    vocabulary: str,
+    config: SampleConfig,
+    *,
+    with_surprisal: bool = False,
+) -> Iterator[Sample]:
+    """Yield ``config.num_samples`` samples; those of a block are drawn when one of them is.
+
+    Args:
+        make: returns the block of these samples.
+        vocabulary: the characters by id.
+        config: how long they are, and where they stop.
+        with_surprisal: whether to sum up the surprisal of what is drawn.
+    """
+    for indices in blocks(config.num_samples):
+        wanted = [index for index in indices if index < config.num_samples]
+        yield from Group(
+            make(indices), vocabulary, config, wanted, with_surprisal=with_surprisal
+        ).samples
+
+
+class Lines:
+    """The lines that are wanted, of lines as a model writes them. Iterate over it once.
+
+    Those that are not wanted are drawn and left out, so what is left follows the distribution of
+    the model, given that it is wanted.
+
+    Args:
+        drawn: samples that stop at the end of a line; none of them has been read yet.
+        config: which of them are wanted.
+        known: lines that are not wanted.
+
+    Attributes:
+        tried: lines drawn so far.
+        left_out: how many of them were not wanted, by reason.
+    """
+
+    def __init__(self, drawn: Iterable[Sample], config: LinesConfig, known: Collection[str] = ()):
+        self.drawn = drawn
+        self.config = config
+        self.known = known
+        self.seen: set[str] = set()
+        self.tried = 0
+        self.left_out: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[tuple[str, Sample]]:
+        found = 0
+        for sample in self.drawn if self.config.lines else ():
+            self.tried += 1
+            line = self.config.starts_with + "".join(sample)
+            reason = self._unwanted(line, sample)
+            if reason:
+                self.left_out[reason] += 1
+                continue
+            yield line, sample
+            if self.config.unique:
+                self.seen.add(line)
+            found += 1
+            if found == self.config.lines:
+                return
+
+    def _unwanted(self, line: str, sample: Sample) -> str | None:
+        if sample.reason == "length":
+            return "too long"
+        if len(line) < self.config.min_length:
+            return "too short"
+        if line in self.known:
+            return "known"
+        if line in self.seen:
+            return "twice"
+        return None

@@ -1,0 +1,106 @@
+"""The saved recurrent state: all that generation needs of a text that came before.
+
+It takes a few kilobytes, however long that text was, and any number of samples can go on from it.
+Its file is one of :mod:`charlm.tensor_file` with the tensors ``logits`` and ``state.<name>``, and
+with the fingerprint of the model: a state means nothing to any other model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from charlm import tensor_file
+from charlm.cells.base import State
+from charlm.config import ModelConfig
+from charlm.errors import CheckpointError
+from charlm.files import is_regular_file
+from charlm.tensor_file import Document, Shapes
+
+KIND = "saved state"
+
+
+@dataclass(frozen=True, eq=False)
+class PromptState:
+    """The state of a model after a text.
+
+    Attributes:
+        logits: of the character that comes next, (V,).
+        state: after the last character read, arrays (L, 1, ...).
+    """
+
+    logits: NDArray[Any]
+    state: State
+
+    def fits(self, config: ModelConfig, vocab_size: int) -> bool:
+        """Return whether the sizes are those of a model."""
+        shapes = [array.shape for array in (*self.state, self.logits)]
+        return shapes == list(_shapes(config, vocab_size).values())
+
+
+def _shapes(config: ModelConfig, vocab_size: int) -> Shapes:
+    """Return the names and shapes of the tensors of a state."""
+    state = {f"state.{name}": shape for name, shape in config.state_shapes(1).items()}
+    return state | {"logits": (vocab_size,)}
+
+
+def save(prompt: PromptState, path: Path, config: ModelConfig, fingerprint: str) -> None:
+    """Write a state to ``path``, wholly or not at all.
+
+    Args:
+        prompt: what to save.
+        path: the file.
+        config: of the model.
+        fingerprint: of the model.
+
+    Raises:
+        CheckpointError: if it cannot be written, or something else would be lost; what is there, if
+            anything, is then untouched.
+    """
+    path = path.resolve()  # of a link the file behind it
+    check_target(path)
+    names = _shapes(config, len(prompt.logits))
+    tensors = dict(zip(names, (*prompt.state, prompt.logits), strict=True))
+    tensor_file.save(path, KIND, {"model": fingerprint}, tensors)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a place where a state cannot be saved, or where something else would be lost.
+
+    Raises:
+        CheckpointError: see above.
+    """
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is a folder")
+    if path.exists() and not is_regular_file(path):  # a device, a pipe
+        raise CheckpointError(f"cannot write {path}: it is not a regular file")
+    if path.exists() and tensor_file.kind_of(path) != KIND:
+        raise CheckpointError(f"{path} is there already, and not a {KIND}: choose another name")
+
+
+def load(path: Path, config: ModelConfig, vocab_size: int, fingerprint: str) -> PromptState:
+    """Return the state that :func:`save` wrote to ``path``.
+
+    Args:
+        path: the file.
+        config: of the model that is to go on.
+        vocab_size: of that model (V).
+        fingerprint: of that model.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, foreign, or of another model.
+    """
+
+    def shapes_for(document: Document) -> Shapes:
+        if document["model"] != fingerprint:
+            raise CheckpointError(
+                f"the {KIND} {path} is of another model: load it with the run that saved it"
+            )
+        return _shapes(config, vocab_size)
+
+    _, tensors = tensor_file.load(path, KIND, shapes_for)
+    *state, logits = (tensors[name] for name in _shapes(config, vocab_size))
+    return PromptState(logits, tuple(state))

@@ -1,0 +1,101 @@
+"""Texts read with the engine: the state after them, and the surprisal of each character."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.cells.base import State
+from charlm.data.tokenizer import Ids
+from charlm.files import ProgressCallback, no_progress
+from charlm.inference.chunked import read_chunked
+from charlm.inference.engine import Engine
+from charlm.inference.prompt_state import PromptState
+from charlm.inference.sampling import check_finite, surprisal
+from charlm.tensor_file import Floats
+
+MOST_NUMBERS = 1 << 22  # held at a time for each array of a window (B * T * the widest layer)
+
+
+def read(
+    engine: Engine,
+    ids: Ids,
+    before: PromptState | None = None,
+    on_progress: ProgressCallback = no_progress,
+) -> PromptState:
+    """Read a text and return the state after it.
+
+    Args:
+        engine: the model.
+        ids: the text (N,), N > 0.
+        before: the state before it.
+        on_progress: progress callback, told the number of characters read.
+
+    Raises:
+        DivergenceError: if the model's predictions are NaN or infinite.
+    """
+    state = engine.initial_state(1) if before is None else before.state
+    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+        reader = _EngineReader(engine, ids, on_progress, scored=False)
+        _, state = read_chunked(reader, len(ids) - 1, state)
+        stepper = engine.stepper(state)
+        logits = stepper.step(ids[-1:])[0].copy()
+    on_progress(1)
+    check_finite(logits)
+    return PromptState(logits, stepper.state)
+
+
+def score(
+    engine: Engine, ids: Ids, before: PromptState, on_progress: ProgressCallback = no_progress
+) -> Floats:
+    """Return the surprisal of each character of a text (N,), in nats, given all before it.
+
+    Args:
+        engine: the model.
+        ids: the text (N,).
+        before: the state before it.
+        on_progress: progress callback, told the number of characters read.
+
+    Raises:
+        DivergenceError: if the model's predictions are NaN or infinite.
+    """
+    nats = np.empty(len(ids), np.float32)
+    if len(ids):
+        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+            nats[0] = surprisal(before.logits, ids[0])
+            reader = _EngineReader(engine, ids, on_progress, scored=True)
+            nats[1:], _ = read_chunked(reader, len(ids) - 1, before.state)
+        on_progress(1)
+        check_finite(nats)
+    return nats
+
+
+class _EngineReader:
+    """Reads pieces of a text; with ``scored``, the values are the surprisal of the next character.
+
+    See ``chunked.Reader``.
+    """
+
+    def __init__(self, engine: Engine, ids: Ids, on_progress: ProgressCallback, *, scored: bool):
+        self.engine = engine
+        self.ids = ids
+        self.on_progress = on_progress
+        self.scored = scored
+        vocab_size, width = engine.table.shape
+        self.width = max(vocab_size, width)
+
+    def initial_state(self, batch_size: int) -> State:
+        """See ``chunked.Reader``."""
+        return self.engine.initial_state(batch_size)
+
+    def read(self, starts: NDArray[np.intp], length: int, state: State) -> tuple[Floats, State]:
+        """See ``chunked.Reader``."""
+        nats = np.zeros((len(starts), length), np.float32)
+        stepper = self.engine.stepper(state)
+        step = max(1, MOST_NUMBERS // (len(starts) * self.width))
+        for offset in range(0, length, step):
+            places = starts[:, None] + np.arange(offset, min(offset + step, length))  # (B, T)
+            y = stepper.read(self.ids[places])
+            if self.scored:
+                following = self.ids[places + 1]
+                nats[:, offset : offset + step] = surprisal(stepper.predict(y), following)
+            self.on_progress(places.size)
+        return nats, stepper.state

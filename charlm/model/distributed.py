@@ -1,0 +1,110 @@
+"""Data-parallel training: several processes that train one model, as ``torchrun`` starts them.
+
+Each process has all weights and a share of the lanes. What belongs to the run as a whole (what is
+drawn at random, decisions that hang on time, files) is the same in all of them or is done by the
+first one, so neither the losses nor a checkpoint depend on how many there are.
+"""
+
+import datetime
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from charlm.errors import ConfigError
+
+TIMEOUT = datetime.timedelta(minutes=10)  # to wait for the slowest process
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a training. With one process, all of this does nothing.
+
+    Attributes:
+        rank: which of them this is.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    def lanes(self, batch_size: int) -> slice:
+        """Return which of all lanes are those of this process.
+
+        Raises:
+            ConfigError: if they cannot be dealt out evenly.
+        """
+        if batch_size % self.size:
+            raise ConfigError(
+                f"batch_size ({batch_size}) must be a multiple of the number of processes "
+                f"({self.size})"
+            )
+        share = batch_size // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of a tensor over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+            tensor = tensor / self.size
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Return whether a flag is set in any process."""
+        if self.size == 1:
+            return flag
+        return bool(self.mean(torch.tensor([float(flag)], device=_device())).item())
+
+    def gather(self, tensor: Tensor, dim: int) -> Tensor:
+        """Return the tensors of all processes, one after the other along ``dim``."""
+        if self.size == 1:
+            return tensor
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(parts, tensor)
+        return torch.cat(parts, dim)
+
+    def broadcast(self, value: T) -> T:
+        """Return the value that the first process has; the others wait for it."""
+        if self.size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, device=_device())
+        return values[0]
+
+    def leave(self) -> None:
+        """Leave the group of processes."""
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def is_from_another_process(error: RuntimeError) -> bool:
+    """Return whether an error says that another process of the group has ended."""
+    return isinstance(error, distributed.DistError) or any(
+        word in str(error).lower() for word in ("gloo", "nccl", "connection closed by peer")
+    )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+
+
+def join(device: torch.device) -> Processes:
+    """Return the processes that this one is part of, by the variables that torchrun sets."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Processes()
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    return Processes(distributed.get_rank(), size)

@@ -1,0 +1,167 @@
+"""Autotuning: which precision and how many threads train fastest on this machine.
+
+Everything is measured with the sizes that will be trained, never guessed: which arithmetic is
+fastest differs from CPU to CPU and from size to size.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from charlm.config import PRECISIONS, ComputeConfig, ModelConfig, TrainConfig
+from charlm.data.dataset import Dataset
+from charlm.errors import ConfigError
+from charlm.evaluation.loss import evaluate
+from charlm.model.device import autocast, torch_threads
+from charlm.model.language_model import CharLM
+from charlm.training.presets import REFERENCE
+
+SMALL = 128  # hidden size up to which one thread may be faster than all
+MARGIN = 1.15  # how many times as fast a candidate must be to be taken over an earlier one
+EVALUATION_SHARE = 0.02  # share of the time of a run in minutes that evaluations may take
+
+
+class Compute(NamedTuple):
+    """One way to compute a training.
+
+    Attributes:
+        precision: one of ``config.PRECISIONS``.
+        threads: of torch, 0 for as many as it takes.
+    """
+
+    precision: str
+    threads: int
+
+
+def seconds_per_window(
+    config: ModelConfig,
+    vocab_size: int,
+    candidates: Iterable[Compute],
+    *,
+    batch_size: int,
+    seq_length: int,
+    device: torch.device,
+    once: bool = False,
+) -> dict[Compute, float]:
+    """Return how long a window takes in training, forward and backward.
+
+    All candidates are timed in turn, and the best round of each counts: of three rounds, or of more
+    that half a second holds, or of fewer where the machine is busy and they take long. A window
+    must be as long as those that will be trained: in short ones, most of the time is overhead.
+
+    Args:
+        config: what the model computes.
+        vocab_size: the number of symbols (V).
+        candidates: what to time.
+        batch_size, seq_length: the size of the window.
+        device: where to compute.
+        once: do one round only, to see what this machine can do, not how fast.
+
+    Returns:
+        Seconds for each candidate; infinity where this machine cannot (some CPUs raise an error on
+        bfloat16, others compute it slower than float32).
+    """
+    best = dict.fromkeys(candidates, math.inf)
+    model = CharLM(config, vocab_size).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
+    start = time.perf_counter()
+    for turn in itertools.count():
+        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 3.0)):
+            break
+        for candidate in best:
+            began = time.perf_counter()
+            try:
+                with torch_threads(candidate.threads):
+                    with autocast(device, candidate.precision):
+                        logits, _ = model(ids, model.initial_state(batch_size))
+                    logits.float().logsumexp(-1).sum().backward()
+                    optimizer.step()
+                logits.sum().item()  # waits for a GPU
+            except RuntimeError:
+                continue
+            spent = time.perf_counter() - began
+            best[candidate] = min(best[candidate], spent)
+    return best
+
+
+def candidates(compute: ComputeConfig, model: CharLM) -> list[Compute]:
+    """Return the ways to train ``model`` that come into question, the preferred one first."""
+    device = next(model.parameters()).device
+    usual = {"cuda": PRECISIONS, "cpu": PRECISIONS[:2]}.get(device.type, PRECISIONS[:1])
+    precisions = usual if compute.precision == "auto" else (compute.precision,)
+    counts = [compute.threads or 0]
+    if compute.threads is None and device.type == "cpu" and model.config.hidden_size <= SMALL:
+        counts.append(1)
+    return [Compute(precision, count) for count in counts for precision in precisions]
+
+
+def fastest(candidates: list[Compute], model: CharLM, config: TrainConfig) -> tuple[Compute, float]:
+    """Return the fastest way to train, and how many seconds a window takes.
+
+    Where there is one candidate and the number of steps is known, these are the seconds of a single
+    window, the first one.
+
+    Raises:
+        ConfigError: if this machine cannot train in any of these ways.
+    """
+    seconds = seconds_per_window(
+        model.config,
+        model.head.out_features,
+        candidates,
+        batch_size=config.batch_size,
+        seq_length=config.seq_length,
+        device=next(model.parameters()).device,
+        once=len(candidates) == 1 and config.steps is not None,
+    )
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if seconds[candidate] < seconds[best] / MARGIN:
+            best = candidate
+    if not math.isfinite(seconds[best]):
+        raise ConfigError(
+            f"this machine cannot train backbone {model.config.backbone!r} in {best.precision}: "
+            "choose --precision float32"
+        )
+    return best, seconds[best]
+
+
+def reference_speed(vocab_size: int, device: torch.device, compute: ComputeConfig) -> float:
+    """Return how many characters a second this machine trains the model of ``REFERENCE`` with."""
+    model_config, config = REFERENCE
+    model = CharLM(model_config, vocab_size).to(device)
+    if compute.precision == "float16" and device.type == "cpu":
+        compute = replace(compute, precision="auto")  # REFERENCE is an LSTM: no float16 on CPUs
+    _, seconds = fastest(candidates(compute, model), model, config)
+    return config.batch_size * config.seq_length / seconds
+
+
+def plan_evaluations(
+    config: TrainConfig, step_seconds: float, epoch_seconds: float, evaluation_seconds: float
+) -> TrainConfig:
+    """Return the config of a run in minutes, with its warm-up and evaluations planned.
+
+    There are at least ten evaluations, and one in three epochs, so that overfitting on a short text
+    is seen; but no more than cost ``EVALUATION_SHARE`` of the time.
+    """
+    seconds = 60 * config.minutes
+    wanted = min(seconds / 10, 3 * epoch_seconds)
+    interval = max(wanted, evaluation_seconds / EVALUATION_SHARE)
+    return replace(
+        config,
+        warmup_steps=replace(config, steps=math.ceil(seconds / step_seconds)).warmup,
+        eval_every=config.eval_every or math.ceil(interval / step_seconds),
+    )
+
+
+def estimate_evaluation_seconds(model: CharLM, dataset: Dataset) -> float:
+    """Return about how long an evaluation will take, from one of the start of the text."""
+    part = dataset.validation[:16_384]
+    began = time.perf_counter()
+    evaluate(model, part)
+    return (time.perf_counter() - began) * len(dataset.validation) / len(part)

@@ -1,0 +1,44 @@
+"""The optimizer, and the learning rate step by step."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from charlm.config import TrainConfig
+
+FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of ``step``, counted from 0: a rise, a plateau, a straight fall to near 0.
+
+    Source: Hu et al. (2024), MiniCPM, arXiv:2404.06395, section 4; with a plateau, the end of the
+    run need not be known before the rate begins to fall.
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    if config.steps is None or config.decay is None:
+        return config.learning_rate
+    left = min(1.0, (config.steps - step) / max(1, config.decay))  # 1 on the plateau
+    return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * left)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW or SGD with momentum; weight decay acts on matrices only, not on biases.
+
+    With windows as small as ours, means over few steps (low betas) learn faster: see the log in
+    tests/benchmarks/results.
+
+    Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization, arXiv:1711.05101.
+    """
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
+    )

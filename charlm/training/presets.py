@@ -1,0 +1,124 @@
+"""Presets: what to train a text with, by its length and the time that there is.
+
+How large a model can be trained, and how often a text will be read, depends on the machine. So the
+time counts in characters: as many as this machine reads of a ``REFERENCE`` model in it. The
+measurements are in tests/benchmarks/results/experiments.md.
+"""
+
+import math
+from typing import Any
+
+from charlm.config import ModelConfig, TrainConfig, option_names
+from charlm.errors import ConfigError
+from charlm.settings import Settings, nearest
+
+REFERENCE = ModelConfig(), TrainConfig()
+
+Rows = tuple[tuple[float, dict[str, int | float]], ...]  # up to so many: what is set
+
+# By the characters that the time suffices for: a small model learns more in a short time.
+BY_TIME: Rows = (
+    (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
+    (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
+)
+# By how often they would read the text: what is read often must not be memorised.
+BY_EPOCHS: Rows = (
+    (1.5, {"dropout": 0.0}),
+    (3, {"dropout": 0.1}),
+    (8, {"dropout": 0.1, "weight_drop": 0.15}),
+    (25, {"dropout": 0.25, "weight_drop": 0.2}),
+    (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
+)
+# By the length of the text; this comes last, and so decides.
+SHORT = {"hidden_size": 256, "batch_size": 8}
+BY_LENGTH: Rows = (
+    (
+        50_000,
+        SHORT | {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006, "seq_length": 64},
+    ),
+    (400_000, SHORT | {"dropout": 0.3, "weight_drop": 0.2, "learning_rate": 0.008}),
+)
+# Up to so many characters: the most epochs. With more, a text is memorised.
+MAX_EPOCHS: tuple[tuple[int, int], ...] = ((50_000, 10), (400_000, 22))
+MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
+
+
+def choose_configs(
+    num_characters: int, given: dict[str, Any], *, readable: float | None = None
+) -> tuple[ModelConfig, TrainConfig, list[str]]:
+    """Return the configs to train with on a text, and lines that tell what was chosen.
+
+    What the user gave stays. The rest follows the tables above, but for what the cell has no use
+    for; lanes and windows that would not fit into a very short text are halved until they do.
+
+    Args:
+        num_characters: the length of the whole text.
+        given: settings of ``ModelConfig``, its cell and ``TrainConfig`` by name.
+        readable: characters that a ``REFERENCE`` model could read in the time that there is; None
+            is as many as it reads in the given steps.
+
+    Raises:
+        ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
+    """
+    known = [*ModelConfig.names(), *TrainConfig.names(), *option_names()]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+    if "steps" in given and "minutes" in given:
+        raise ConfigError("steps and minutes cannot both be given: one follows from the other")
+    asked = TrainConfig(**_part(TrainConfig, given))
+    model = _model_config(given)
+    if readable is None:
+        _, reference = REFERENCE
+        steps = math.inf if asked.steps is None else asked.steps
+        readable = steps * reference.batch_size * reference.seq_length
+    chosen = {k: v for k, v in presets(num_characters, readable).items() if k not in given}
+    notices = []
+    if not model.has_recurrent_parameters:
+        chosen.pop("weight_drop", None)
+        if model.weight_drop:
+            notices.append(f"weight_drop has no effect: {model.backbone} has no recurrent matrix")
+    if (
+        "validation_fraction" not in given
+        and num_characters * asked.validation_fraction > MOST_HELD_OUT
+    ):
+        chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
+    sizes = _part(TrainConfig, asked.to_dict() | chosen)
+    room = int(num_characters * (1 - asked.validation_fraction)) - 1  # characters to read
+    for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
+        while (
+            name not in given
+            and sizes[name] > least
+            and room < sizes["batch_size"] * sizes["seq_length"]
+        ):
+            sizes[name] //= 2
+            chosen[name] = sizes[name]
+    if chosen:
+        words = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        notices.insert(0, f"for a text of {num_characters:,} characters: {words}")
+    settings = chosen | given
+    return _model_config(settings), TrainConfig(**_part(TrainConfig, settings)), notices
+
+
+def presets(num_characters: int, readable: float) -> dict[str, int | float]:
+    """Return what differs from the defaults for a text of this length and the time there is."""
+    result: dict[str, int | float] = {}
+    epochs = readable / max(1, num_characters)
+    for rows, value in (BY_TIME, readable), (BY_EPOCHS, epochs), (BY_LENGTH, num_characters):
+        result |= next((settings for most, settings in rows if value <= most), {})
+    return result
+
+
+def max_epochs(num_characters: int) -> float:
+    """Return how often a text of this length should be read at most."""
+    return next((epochs for most, epochs in MAX_EPOCHS if num_characters <= most), math.inf)
+
+
+def _part(config: type[Settings], settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in config.names() if name in settings}
+
+
+def _model_config(settings: dict[str, Any]) -> ModelConfig:
+    return ModelConfig.from_dict(
+        {name: value for name, value in settings.items() if name not in TrainConfig.names()}
+    )

@@ -1,0 +1,147 @@
+"""The folder of a run on disk. Who creates or opens it holds it until it is released.
+
+best.safetensors      the checkpoint with the lowest validation loss
+latest.safetensors    the checkpoint to resume from
+metrics.jsonl         one line of JSON per evaluation
+text.npy, text.json   the ids of a large text, see ``data.id_cache``
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from charlm import checkpoint as checkpoints
+from charlm.checkpoint import Checkpoint
+from charlm.errors import CheckpointError, ConfigError
+from charlm.files import TEMPORARY, PathLike, make_folder, write_atomically
+from charlm.training.lock import Lock
+
+METRICS = "metrics.jsonl"
+
+
+class RunDir:
+    """A run folder, and the lock on it.
+
+    Attributes:
+        path: the folder.
+        made: folders that were made for it, innermost first.
+    """
+
+    def __init__(self, path: Path, lock: Lock | None = None):
+        self.path = path
+        self.lock = lock
+        self.made: list[Path] = []
+
+    @classmethod
+    def create(cls, text: Path, out: PathLike | None) -> "RunDir":
+        """Make and lock the folder of a new run on ``text``, which must be new or empty.
+
+        Without ``out`` it is ``checkpoints/<name of the text>``, with a number behind the name
+        where such a folder is there already.
+
+        Raises:
+            ConfigError: if there is something in it.
+            CheckpointError: if it cannot be made, or another process is training in it.
+        """
+        if out is not None:
+            return cls._claim(Path(out))
+        for number in itertools.count(1):
+            folder = Path("checkpoints") / (text.stem if number == 1 else f"{text.stem}-{number}")
+            if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):
+                with contextlib.suppress(ConfigError):  # another process was faster
+                    return cls._claim(folder)
+        raise AssertionError
+
+    @classmethod
+    def _claim(cls, path: Path) -> "RunDir":
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file, not a run folder: choose another name with --out")
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        make_folder(path)
+        try:
+            run_dir = cls.open(path)
+            if _holds_something(path):
+                run_dir.release()
+                raise ConfigError(
+                    f"run folder {path} is there already and not empty: choose another with --out, "
+                    f"or continue that run: charlm resume {shlex.quote(str(path))}"
+                )
+        except CheckpointError as error:
+            raise ConfigError(str(error)) from None
+        run_dir.made = made
+        return run_dir
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """Lock an existing run folder, and remove what an interrupted write has left in it.
+
+        Raises:
+            CheckpointError: if another process is training in it.
+        """
+        run_dir = cls(path, Lock(path))
+        for leftover in path.glob(TEMPORARY):
+            leftover.unlink(missing_ok=True)
+        return run_dir
+
+    def discard(self) -> None:
+        """Remove all that a start has written, as it failed."""
+        if self.made:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            for path in self.path.iterdir():
+                path.unlink(missing_ok=True)
+        for folder in self.made[1:]:
+            with contextlib.suppress(OSError):  # it holds something by now
+                folder.rmdir()
+        self.release()
+
+    def release(self) -> None:
+        """Let others train in this folder."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def save(self, checkpoint: Checkpoint, *names: str) -> None:
+        """Write a checkpoint as ``best``, as ``latest``, or as both, in this order."""
+        for name in names:
+            checkpoints.save(checkpoint, self.path / f"{name}.safetensors")
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Add a line to the metrics.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        path = self.path / METRICS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+
+    def cut_metrics(self, step: int) -> None:
+        """Remove from the metrics all that was written after ``step``, and a half-written line."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            try:
+                if not line.endswith("\n") or json.loads(line)["step"] > step:
+                    break
+            except (ValueError, TypeError, KeyError):
+                break
+            kept.append(line)
+        write_atomically(path, "".join(kept).encode())
+
+
+def _holds_something(folder: Path) -> bool:
+    """Return whether there is anything in a folder but what an interrupted write has left."""
+    leftovers = set(folder.glob(TEMPORARY))
+    return any(path not in leftovers for path in folder.iterdir())

@@ -1,0 +1,390 @@
+"""Truncated back-propagation through time.
+
+:meth:`Trainer.step` is the whole algorithm. What it draws at random is a function of the seed and
+the number of the step, and so are the window it reads and the learning rate it uses. So a run can
+be resumed at any step from the weights, the optimizer and the carried state alone.
+"""
+
+import collections
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm.cells.base import State
+from charlm.checkpoint import Checkpoint, Counters, Source, Stage
+from charlm.config import DECAY_SHARE, PRECISIONS, TrainConfig
+from charlm.data.batches import LaneStream
+from charlm.data.dataset import Dataset
+from charlm.errors import ConfigError, DivergenceError
+from charlm.evaluation.loss import evaluate
+from charlm.model.device import autocast, torch_threads
+from charlm.model.distributed import Processes
+from charlm.model.language_model import CharLM
+from charlm.model.layers import ALONE
+from charlm.training.optim import learning_rate, make_optimizer
+
+# The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
+# 1e-3, and there is room for a norm of 512. Source: Micikevicius et al. (2018), arXiv:1710.03740.
+FLOAT16_SCALE = 128.0
+PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What is known after a step; losses are in nats per character.
+
+    Attributes:
+        step: updates done, of ``steps``, or of None as long as they follow from the time.
+        epoch: how often the training text has been read.
+        train_loss: mean over the steps since the last evaluation (dropout on).
+        validation_loss: None but after an evaluation.
+        best_loss: the lowest validation loss so far, at ``best_step``.
+        is_best: whether that is this one.
+        grad_norm: the norm of the gradient before clipping.
+        learning_rate: of the step.
+        chars_per_second: training characters read, over all time spent so far in this session.
+        seconds: time spent, over all sessions; ``seconds_left`` is an estimate.
+        decay_reason: why the end of a run in minutes was fixed with this step, ``"time"`` or
+            ``"early stopping"``; None at all other steps.
+    """
+
+    step: int
+    steps: int | None
+    epoch: float
+    train_loss: float
+    validation_loss: float | None
+    best_loss: float | None
+    is_best: bool
+    grad_norm: float
+    learning_rate: float
+    chars_per_second: float
+    seconds: float
+    seconds_left: float
+    best_step: int
+    decay_reason: str | None
+
+    def __str__(self) -> str:
+        validation = (
+            "" if self.validation_loss is None else f", validation {in_units(self.validation_loss)}"
+        )
+        return (
+            f"step {self.step}{f'/{self.steps}' if self.steps else ''}, epoch {self.epoch:.2f}: "
+            f"train {in_units(self.train_loss)}{validation}"
+        )
+
+
+def in_units(nats: float) -> str:
+    """Return a loss for people: ``1.386 nats (2.000 bits)``."""
+    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits)"
+
+
+class Trainer:
+    """Fits a model to the training part of a dataset.
+
+    Args:
+        model: the language model, on the device to train on.
+        dataset: the text.
+        config: how to train.
+        precision: one of ``config.PRECISIONS``.
+        threads: of torch, 0 for as many as it would.
+        init_from: the run whose weights ``model`` has, if any, for the record.
+        stages: what the run was trained with before, for the record.
+        processes: those that train together.
+
+    Raises:
+        CorpusError: if the text does not fill one window of every lane.
+    """
+
+    def __init__(
+        self,
+        model: CharLM,
+        dataset: Dataset,
+        config: TrainConfig,
+        *,
+        precision: str = "float32",
+        threads: int = 0,
+        init_from: str = "",
+        stages: tuple[Stage, ...] = (),
+        processes: Processes = ALONE,
+    ):
+        if precision not in PRECISIONS:
+            names = ", ".join(PRECISIONS)
+            raise ConfigError(f"precision must be one of {names} (got {precision!r})")
+        self.model = model
+        self.dataset = dataset
+        self.config = config
+        self.precision = precision
+        self.threads = threads
+        self.init_from = init_from
+        self.stages = stages
+        self.processes = processes
+        self.lanes = processes.lanes(config.batch_size)  # of all lanes, those of this process
+        model.backbone.processes = processes
+        self.parallel = nn.parallel.DistributedDataParallel(model) if processes.size > 1 else model
+        self.device = next(model.parameters()).device
+        # On a GPU, torch's recurrent layers take float16 for every arithmetic but float32.
+        self.in_float16 = precision == "float16" or (
+            precision == "bfloat16" and self.device.type == "cuda"
+        )
+        self.stream = LaneStream(
+            dataset.train, batch_size=config.batch_size, seq_length=config.seq_length
+        )
+        self.optimizer = make_optimizer(model, config)
+        self.generator = torch.Generator(self.device)
+        self.state: State = self._initial_state()
+        self.counters = Counters()
+        # Of each step its number, its loss and norm, and on a GPU, which may be behind, an event.
+        self.unread: collections.deque[tuple[int, Tensor, torch.cuda.Event | None]]
+        self.unread = collections.deque()
+        self.grad_norm = 0.0  # of the last step that was read
+        self.evaluation_seconds = 0.0  # of the last one
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Do one update; return the loss (nats per character) and the gradient norm.
+
+        Neither is read from the device here, which would make it wait: see :meth:`read`.
+
+        Source: truncated back-propagation through time, Williams and Peng (1990), Neural
+        Computation 2(4); clipping of the norm, Pascanu et al. (2013), arXiv:1211.5063.
+        """
+        step = self.counters.step
+        window = self.stream.window(step)
+        if window.restart:
+            self.state = self._initial_state()
+        self.generator.manual_seed(_mixed(self.config.seed, step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self.model.train()
+        self.optimizer.zero_grad()
+        with autocast(self.device, self.precision):
+            inputs = self._tensor(window.inputs[self.lanes])
+            logits, state = self.parallel(inputs, self.state, self.generator)
+            targets = self._tensor(window.targets[self.lanes])
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        scale = FLOAT16_SCALE if self.in_float16 else 1.0
+        (loss * scale).backward()
+        if scale != 1.0:
+            for parameter in self.model.parameters():
+                parameter.grad = None if parameter.grad is None else parameter.grad / scale
+        bound = self.config.grad_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
+        mean = self.processes.mean(loss.detach().clone())
+        self._queue(step, torch.stack([mean, norm.detach()]))
+        if self.device.type == "cpu":
+            self.read()  # before the update, so that a divergence never reaches the weights
+        self.optimizer.step()
+        self.state = tuple(s.detach().float() for s in state)
+        self.counters = replace(self.counters, step=step + 1)
+        return mean, norm.detach()
+
+    def read(self, *, wait: bool = True) -> None:
+        """Note the losses and norms of all steps so far, or of those that a GPU is through with.
+
+        Raises:
+            DivergenceError: if one is not finite.
+        """
+        while self.unread:
+            step, values, ready = self.unread[0]
+            if ready is not None and not ready.query():
+                if not wait:
+                    return
+                ready.synchronize()
+            self.unread.popleft()
+            loss, norm = values.tolist()
+            self._check_finite(step, loss, norm)
+            loss_sum, count = self.counters.loss_sum + loss, self.counters.loss_count + 1
+            self.counters = replace(self.counters, loss_sum=loss_sum, loss_count=count)
+            self.grad_norm = norm
+
+    def evaluate(self) -> float:
+        """Return the validation loss (nats per character), and note it if it is the best so far.
+
+        Raises:
+            DivergenceError: if the model's predictions are NaN or infinite.
+        """
+        began = time.monotonic()
+        loss = self.processes.broadcast(evaluate(self.model, self.dataset.validation).nats_per_char)
+        self.evaluation_seconds = time.monotonic() - began
+        self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
+        if self.counters.best_loss is None or loss < self.counters.best_loss:
+            self.counters = replace(self.counters, best_loss=loss, best_step=self.counters.step)
+        return loss
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.config.steps is not None and self.counters.step >= self.config.steps
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, yielding after every step, and evaluate on the way."""
+        began = time.monotonic()
+        before = self.counters
+        while not self.finished:
+            with torch_threads(self.threads):
+                self.step()
+                step = self.counters.step
+                due = step % self.config.evaluation_interval == 0 or self.finished
+                self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
+                train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
+                validation_loss = self.evaluate() if due else None
+            spent = time.monotonic() - began
+            self.counters = replace(self.counters, seconds=before.seconds + spent)
+            pace = max(spent, 1e-9) / (step - before.step)  # evaluations included
+            reason = None
+            if self.config.steps is None:
+                reason = self._schedule_decay(pace)
+                reason, self.config = self.processes.broadcast((reason, self.config))
+            yield Progress(
+                step=step,
+                steps=self.config.steps,
+                epoch=self.stream.epoch(step),
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                best_loss=self.counters.best_loss,
+                is_best=due and self.counters.best_step == step,
+                grad_norm=self.grad_norm,
+                learning_rate=learning_rate(step - 1, self.config),
+                chars_per_second=self._chars_per_step / pace,
+                seconds=self.counters.seconds,
+                seconds_left=self._seconds_left(pace),
+                best_step=self.counters.best_step,
+                decay_reason=reason,
+            )
+
+    def _seconds_left(self, pace: float) -> float:
+        if self.config.steps is None:
+            return max(0.0, 60 * self.config.minutes - self.counters.seconds)
+        return (self.config.steps - self.counters.step) * pace
+
+    def _schedule_decay(self, pace: float) -> str | None:
+        """Fix the last step of a run in minutes once it is time for the learning rate to fall.
+
+        That is when ``DECAY_SHARE`` of the time is left, or when the validation loss has stopped
+        falling (early stopping).
+
+        Args:
+            pace: seconds per step in this session.
+
+        Returns:
+            The reason, if the last step was fixed, see :class:`Progress`.
+        """
+        step = self.counters.step
+        left = self._seconds_left(pace)
+        steps = max(1, round((left - self.evaluation_seconds) / pace))  # the last one comes on top
+        stale = (step - self.counters.best_step) / self.config.evaluation_interval
+        if self.counters.best_loss is not None and stale >= PATIENCE:
+            steps = min(steps, math.ceil(step * DECAY_SHARE))
+            reason = "early stopping"
+        elif left <= DECAY_SHARE * 60 * self.config.minutes:
+            reason = "time"
+        else:
+            return None
+        self.config = replace(self.config, steps=step + steps, decay_steps=steps)
+        return reason
+
+    def checkpoint(self) -> Checkpoint:
+        """Return all that is needed to resume from here.
+
+        Raises:
+            DivergenceError: if the last update has made the weights NaN or infinite.
+        """
+        self.read()
+        weights = self.model.weights()
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise DivergenceError(
+                f"the weights are NaN or infinite after step {self.counters.step}: lower "
+                "--learning-rate"
+            )
+        names = {p: name for name, p in self.model.named_parameters()}
+        kept = self.optimizer.state
+        return Checkpoint(
+            model_config=self.model.config,
+            train_config=self.config,
+            tokenizer=self.dataset.tokenizer,
+            weights=weights,
+            source=Source(
+                files=self.dataset.files,
+                fingerprint=self.dataset.fingerprint,
+                characters=self.dataset.characters,
+                precision=self.precision,
+                threads=self.threads,
+                processes=self.processes.size,
+                init_from=self.init_from,
+            ),
+            stages=self.stages,
+            counters=self.counters,
+            optimizer={
+                f"{name}.{key}": value.detach().float().cpu().numpy().copy()
+                for parameter, name in names.items()
+                for key, value in kept[parameter].items()
+                if isinstance(value, Tensor)
+            },
+            state={
+                name: self.processes.gather(tensor, dim=1).cpu().numpy().copy()
+                for name, tensor in zip(self._state_names, self.state, strict=True)
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Resume from ``checkpoint``, whose configs and text must be those of this trainer."""
+        self.model.load_weights(checkpoint.weights)
+        parameters = dict(self.model.named_parameters())
+        self.optimizer.state.clear()
+        for name, value in checkpoint.optimizer.items():
+            owner, _, key = name.rpartition(".")
+            # Adam's count of steps is a tensor too; the fused update wants it beside the weights.
+            tensor = torch.from_numpy(value.copy()).to(self.device)
+            self.optimizer.state[parameters[owner]][key] = tensor
+        self.state = tuple(
+            torch.from_numpy(checkpoint.state[name][:, self.lanes].copy()).to(self.device)
+            for name in self._state_names
+        )
+        self.counters = checkpoint.counters
+
+    def _initial_state(self) -> State:
+        return self.model.initial_state(self.lanes.stop - self.lanes.start)
+
+    @property
+    def _state_names(self) -> list[str]:
+        return list(self.model.config.state_shapes(1))
+
+    @property
+    def _chars_per_step(self) -> float:
+        return self.stream.inputs.size / self.stream.windows_per_epoch
+
+    def _tensor(self, ids: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(ids.astype(np.int64))
+        if self.device.type == "cuda":  # from such memory a copy need not wait
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _queue(self, step: int, values: Tensor) -> None:
+        """Queue the loss and the norm of a step for :meth:`read`, without waiting for them."""
+        ready = None
+        if self.device.type == "cuda":
+            values = values.to("cpu", non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record(torch.cuda.current_stream(self.device))
+        self.unread.append((step, values, ready))
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                rate = learning_rate(step, self.config)
+                clip = "lower --grad-clip" if self.config.grad_clip else "set --grad-clip"
+                clip = "choose --precision float32" if self.in_float16 else clip
+                raise DivergenceError(
+                    f"the {name} became {value} at step {step + 1} with a "
+                    f"learning rate of {rate:.2g}: lower --learning-rate, or {clip}"
+                )
+
+
+def _mixed(seed: int, step: int) -> int:
+    """Return one seed for a step of a run, unlike those of other steps and other runs."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
