@@ -124,9 +124,11 @@ class LanguageModel:
         after_prompt = self.read(prompt, state=state)
 
         def block(indices: range) -> decoding.Block:
-            return decoding.Block(self.engine, after_prompt, config, indices, mask)
+            return decoding.Block(
+                self.engine, after_prompt, config, indices, mask, with_surprisal=with_surprisal
+            )
 
-        return decoding.samples(block, vocabulary, config, with_surprisal=with_surprisal)
+        return decoding.samples(block, vocabulary, config)
 
     def lines(
         self,
@@ -297,7 +299,7 @@ def train(
     Raises:
         CharlmError: for anything that is wrong with the text or the settings.
     """
-    from charlm.training.run import start
+    from charlm.training.start import start
 
     several = [files] if isinstance(files, str) or hasattr(files, "__fspath__") else files
     run = start(several, out=out, init_from=init_from, **settings)  # type: ignore[arg-type]

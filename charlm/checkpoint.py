@@ -12,7 +12,6 @@ document. Random numbers are a function of the seed and the step, so no generato
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from charlm import tensor_file
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
@@ -55,30 +54,14 @@ class Source(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Settings):
     """What a run was trained with up to a step at which ``resume`` changed it."""
 
-    step: int
-    train_config: TrainConfig
-    precision: str
-    processes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return vars(self) | {"train_config": self.train_config.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Stage":
-        """Return what :meth:`to_dict` returned, checked."""
-        counters = Counters(step=values["step"])
-        source = Source(precision=values["precision"], processes=values["processes"])
-        config = TrainConfig.from_dict(values["train_config"])
-        return cls(
-            step=counters.step,
-            train_config=config,
-            precision=source.precision,
-            processes=source.processes,
-        )
+    step: int = setting(0, "the step", minimum=0)
+    precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
+    threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
+    processes: int = setting(1, "processes that trained together", minimum=1)
+    train_config: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +83,16 @@ class Checkpoint:
     weights: Tensors
     optimizer: Tensors = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
+
+    def last_stage(self) -> Stage:
+        """Return what the run is trained with now, as a stage."""
+        return Stage(
+            step=self.counters.step,
+            precision=self.source.precision,
+            threads=self.source.threads,
+            processes=self.source.processes,
+            train_config=self.train_config,
+        )
 
     def tensors(self) -> Tensors:
         """Return all tensors under the names that they have in the file."""
@@ -167,7 +160,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "source": checkpoint.source.to_dict(),
         "files": checkpoint.source.files,
         "counters": checkpoint.counters.to_dict(),
-        "stages": [stage.to_dict() for stage in checkpoint.stages],
+        "stages": [(s.to_dict(), s.train_config.to_dict()) for s in checkpoint.stages],
     }
     tensor_file.save(path, KIND, document, checkpoint.tensors())
 
@@ -223,7 +216,10 @@ def _from_document(document: Document) -> Checkpoint:
         tokenizer=CharTokenizer(document["vocabulary"], unknown=unknown),
         source=replace(Source.from_dict(document["source"]), files=tuple(files)),
         counters=Counters.from_dict(document["counters"]),
-        stages=tuple(Stage.from_dict(stage) for stage in document["stages"]),
+        stages=tuple(
+            replace(Stage.from_dict(stage), train_config=TrainConfig.from_dict(train))
+            for stage, train in document["stages"]
+        ),
         weights={},
     )
 

@@ -1,12 +1,14 @@
 """What several packages need of a disk: paths, atomic writes, digests, progress callbacks."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from charlm.errors import CheckpointError
 
@@ -35,6 +37,31 @@ def is_regular_file(path: PathLike) -> bool:
         return False
 
 
+def open_regular(path: Path, mode: str) -> IO[bytes]:
+    """Open a file of a run folder, which may come from a stranger: no link, pipe or device.
+
+    Args:
+        path: the file.
+        mode: ``"rb"`` or ``"ab"``.
+
+    Raises:
+        OSError: if it is none, or cannot be opened.
+    """
+    flags = os.O_RDONLY if mode == "rb" else os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # not every system has them all
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, mode)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a path beside ``path`` that nobody can guess, for a file until it is whole."""
+    return path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder with all above it.
 
@@ -56,7 +83,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: if that fails; at ``path`` is then the old file or the new one, whole.
     """
-    temporary = path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+    temporary = temporary_path(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:

@@ -102,6 +102,8 @@ def _checked(item: "Field[Any]", value: Any) -> Any:
     for rule, (words, holds) in BOUNDS.items():
         if rules[rule] is not None and not holds(value, rules[rule]):
             raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{item.name} must fit into 64 bits")
     return value
 
 
@@ -123,6 +125,4 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
         raise ConfigError(f"{name} must be of type {kind.__name__} (got {value!r})")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number (got {value})")
-    if kind is int and abs(value) >= 2**63:
-        raise ConfigError(f"{name} must fit into 64 bits")
     return value

@@ -6,17 +6,20 @@ hold one JSON document and its checksum:
     charlm         {"kind": what the file is, "format": number, "sha256": {tensor: checksum}, ...}
     charlm.sha256  the sha256 of that document
 
-Such a file can hold numbers and text, but nothing that can run. Names, types and shapes of all
-tensors are compared with what the document asks for first; only then are tensors read.
+Such a file can hold numbers and text, but nothing that can run. Names, types, shapes and places of
+all tensors are compared with what the document asks for first. Then each tensor is verified piece
+by piece before memory is taken for it, so a file that claims to be huge costs nothing.
 """
 
+import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -26,6 +29,8 @@ from charlm.files import is_regular_file, sha256, write_atomically
 FORMAT = 1  # raise it with every change that older readers would misread
 DOCUMENT = "charlm"  # the key of the JSON document in the metadata
 CHECKSUM = "charlm.sha256"  # the key of its checksum
+LONGEST_HEADER = 1 << 24  # bytes
+PIECE = 1 << 22  # bytes of a tensor that are verified at a time
 
 Floats = NDArray[np.float32]
 Tensors = dict[str, Floats]
@@ -70,19 +75,23 @@ def load(
     if path.exists() and not is_regular_file(path):
         raise CheckpointError(f"{path} is not a regular file, so not a {kind}")
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            document = _checked_document(file.metadata() or {}, path, kind)
-            _check_header(file, document, shapes_for(document))
-            names = [name for name in document["sha256"] if name.startswith(prefix)]
-            return document, {name: _read(file, name, document) for name in names}
+        with path.open("rb") as file:
+            try:
+                header = _read_header(file)
+            except (ValueError, TypeError, RecursionError) as error:
+                raise CheckpointError(_foreign(file, path, kind, str(error))) from None
+            document = _checked_document(header.pop("__metadata__", {}), path, kind)
+            places = _places(header, document, shapes_for(document), file)
+            names = [name for name in places if name.startswith(prefix)]
+            return document, {
+                name: _read(file, *places[name], name, document["sha256"][name]) for name in names
+            }
     except CheckpointError:
         raise
     except FileNotFoundError:
         raise CheckpointError(f"{kind} {path} does not exist") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {kind} {path}: {error.strerror or error}") from None
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(_foreign(path, kind, str(error))) from None
     except (CharlmError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{kind} {path} is damaged: {error}") from None
 
@@ -90,9 +99,9 @@ def load(
 def kind_of(path: Path) -> str | None:
     """Return the kind of a file that :func:`save` wrote, None for any other file."""
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return str(json.loads((file.metadata() or {})[DOCUMENT])["kind"])
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        with path.open("rb") as file:
+            return str(json.loads(_read_header(file)["__metadata__"][DOCUMENT])["kind"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -101,7 +110,23 @@ def checksum(tensor: Floats) -> str:
     return sha256(repr(tensor.shape).encode(), tensor.reshape(-1).data)
 
 
-def _checked_document(metadata: dict[str, str], path: Path, kind: str) -> Document:
+def _read_header(file: IO[bytes]) -> dict[str, Any]:
+    """Return the header of a safetensors file: its metadata, and type, shape and place by name."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or not 2 <= length <= min(LONGEST_HEADER, _size(file) - 8):
+        raise ValueError("it has no header of a safetensors file")
+    header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not an object")
+    return header
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _checked_document(metadata: dict[str, Any], path: Path, kind: str) -> Document:
     text = metadata.get(DOCUMENT)
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file, but not one of charlm")
@@ -121,31 +146,56 @@ def _checked_document(metadata: dict[str, str], path: Path, kind: str) -> Docume
     return document
 
 
-def _check_header(file: Any, document: Document, shapes: Shapes) -> None:
-    """Raise ValueError unless the header lists exactly the tensors that it should."""
-    names = set(file.keys())
-    if names != set(document["sha256"]):
+def _places(
+    header: dict[str, Any], document: Document, shapes: Shapes, file: IO[bytes]
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Return where in the file each tensor begins, and its shape.
+
+    Raises:
+        ValueError: unless the header lists exactly the tensors that it should, and the file holds
+            them end to end and nothing else.
+    """
+    if header.keys() != document["sha256"].keys():
         raise ValueError("its tensors are not those it lists")
-    slices = {name: file.get_slice(name) for name in names}
-    if {name: tuple(part.get_shape()) for name, part in slices.items()} != shapes:
+    if {name: tuple(entry["shape"]) for name, entry in header.items()} != shapes:
         raise ValueError("its tensors are not of the names and shapes that its settings ask for")
-    if not all(part.get_dtype() == "F32" for part in slices.values()):
+    if not all(entry["dtype"] == "F32" for entry in header.values()):
         raise ValueError("its tensors are not all float32")
+    places, first = {}, file.tell()
+    end = first
+    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+        size = 4 * math.prod(shapes[name])
+        if header[name]["data_offsets"] != [end - first, end - first + size]:
+            raise ValueError("its tensors do not stand end to end")
+        places[name] = (end, shapes[name])
+        end += size
+    if end != _size(file):
+        raise ValueError(f"it should have {end:,} bytes, and has {_size(file):,}")
+    return places
 
 
-def _read(file: Any, name: str, document: Document) -> Floats:
-    tensor: Floats = file.get_tensor(name)
-    if checksum(tensor) != document["sha256"][name]:
+def _read(file: IO[bytes], start: int, shape: tuple[int, ...], name: str, expected: str) -> Floats:
+    """Return a tensor, verified before memory is taken for it."""
+    size = 4 * math.prod(shape)
+    digest = hashlib.sha256(repr(shape).encode())
+    finite = True
+    file.seek(start)
+    for offset in range(0, size, PIECE):
+        piece = file.read(min(PIECE, size - offset))
+        digest.update(piece)
+        finite = finite and bool(np.isfinite(np.frombuffer(piece, "<f4")).all())
+    if digest.hexdigest() != expected:
         raise ValueError(f"the checksum of {name} is wrong")
-    if not np.isfinite(tensor).all():
+    if not finite:
         raise ValueError("its tensors are not all finite numbers")
-    return tensor
+    file.seek(start)
+    return np.fromfile(file, "<f4", size // 4).astype(np.float32, copy=False).reshape(shape)
 
 
-def _foreign(path: Path, kind: str, reason: str) -> str:
+def _foreign(file: IO[bytes], path: Path, kind: str, reason: str) -> str:
     """Return what to say of a file that is not safetensors."""
-    with path.open("rb") as file:
-        start = file.read(2)
+    file.seek(0)
+    start = file.read(2)
     if start == b"PK" or start.startswith(b"\x80"):
         return f"{path} is a pickle, which can run code: charlm opens safetensors files only"
     return f"{path} is not a {kind}, or a damaged one: {reason}"

@@ -33,7 +33,8 @@ def tiny_config(backbone="lstm", nonlinearity="tanh", **changes):
     from charlm.config import ModelConfig
 
     sizes = {"embedding_size": E, "hidden_size": H, "num_layers": L, "dropout": 0.0, **changes}
-    return ModelConfig(backbone=backbone, nonlinearity=nonlinearity, **sizes)
+    options = {"nonlinearity": nonlinearity} if backbone == "rnn" else {}
+    return ModelConfig.from_dict({"backbone": backbone} | options | sizes)
 
 
 def random_ids(seed, *shape):

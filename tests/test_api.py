@@ -6,7 +6,7 @@ from conftest import DATA, QUICK
 
 import charlm
 
-LSTM = DATA / "format-1-lstm.safetensors"
+LSTM = DATA / "golden-lstm.safetensors"
 
 
 def test_train_load_generate_stream(workplace):

@@ -6,7 +6,7 @@ from conftest import words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.baselines import baselines, ngram, xz
+from charlm.evaluation.baselines import baselines, ngram, xz
 
 
 def one_by_one(ids, vocab_size, order):

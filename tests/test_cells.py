@@ -3,26 +3,31 @@
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, H
+from conftest import BACKBONES, B, H, tiny_config
 
 from charlm.cells import CELLS
 
 I = 5  # noqa: E741
 
 
+def cell_of(name, nonlinearity):
+    return tiny_config(name, nonlinearity).cell
+
+
 def weights(cell, seed=0):
     rng = np.random.default_rng(seed)
-    return {name: rng.normal(size=shape) for name, shape in cell.shapes(I, H).items()}
+    return {name: rng.normal(size=p.shape) for name, p in cell.parameters(I, H).items()}
 
 
 def inputs(cell, seed=1):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(B, I)), tuple(rng.normal(size=(B, H)) for _ in cell.state_names)
+    shapes = cell.state_shapes(H).values()
+    return rng.normal(size=(B, I)), tuple(rng.normal(size=(B, *shape)) for shape in shapes)
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_numpy_and_torch_agree(name, nonlinearity):
-    cell = CELLS[name](nonlinearity)
+    cell = cell_of(name, nonlinearity)
     w, (x, state) = weights(cell), inputs(cell)
     by_numpy = cell.step(np, cell.project(x, w), state, w)
     tw = {key: torch.from_numpy(value) for key, value in w.items()}
@@ -42,10 +47,12 @@ def test_numpy_and_torch_agree(name, nonlinearity):
     ],
 )
 def test_a_step_is_that_of_torchs_own_cell(name, nonlinearity, stock):
-    cell = CELLS[name](nonlinearity)
+    cell = cell_of(name, nonlinearity)
     stock = stock.double()
     w = {key: value.detach().numpy() for key, value in stock.named_parameters()}
-    assert {key: value.shape for key, value in w.items()} == cell.shapes(I, H)
+    assert {key: value.shape for key, value in w.items()} == {
+        key: declared.shape for key, declared in cell.parameters(I, H).items()
+    }
     x, state = inputs(cell)
     before = tuple(map(torch.from_numpy, state))
     expected = stock(torch.from_numpy(x), before if name == "lstm" else before[0])
@@ -56,25 +63,33 @@ def test_a_step_is_that_of_torchs_own_cell(name, nonlinearity, stock):
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_gradients_are_those_of_finite_differences(name, nonlinearity):
-    cell = CELLS[name](nonlinearity)
+    cell = cell_of(name, nonlinearity)
     w = {key: torch.from_numpy(v).requires_grad_() for key, v in weights(cell).items()}
     x, state = inputs(cell)
     arrays = [torch.from_numpy(a).requires_grad_() for a in (x, *state)]
 
     def step(x, *rest):
-        state, values = rest[: len(state_names)], rest[len(state_names) :]
+        state, values = rest[:count], rest[count:]
         named = dict(zip(w, values, strict=True))
         return cell.step(torch, cell.project(x, named), state, named)
 
-    state_names = cell.state_names
+    count = len(state)
     assert torch.autograd.gradcheck(step, (*arrays, *w.values()))
 
 
 def test_gates_saturate_without_overflow():
     cell = CELLS["lstm"]()
-    w = {name: np.zeros(shape) for name, shape in cell.shapes(I, H).items()}
-    state = tuple(np.ones((B, H)) for _ in cell.state_names)
+    w = {name: np.zeros(declared.shape) for name, declared in cell.parameters(I, H).items()}
+    state = tuple(np.ones((B, H)) for _ in cell.state_shapes(H))
     with np.errstate(all="raise"):
         for size in (1e4, -1e4):
             result = cell.step(np, np.full((B, 4 * H), size), state, w)
             assert all(np.isfinite(array).all() for array in result)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_cells_are_equal_if_they_compute_the_same(name, nonlinearity):
+    cells = [cell_of(*backbone) for backbone in BACKBONES]
+    assert cells.count(cell_of(name, nonlinearity)) == 1
+    assert len(set(cells)) == len(BACKBONES)
+    assert type(cell_of(name, nonlinearity)) is CELLS[name]

@@ -1,6 +1,7 @@
 """The verbs that write and measure texts, as a person meets them."""
 
 import io
+import itertools
 import json
 import re
 import signal
@@ -13,13 +14,13 @@ import pytest
 from conftest import DATA, QUICK_FLAGS, ROOT, one_line
 
 import charlm
-from charlm.cli import measuring
-from charlm.cli.generating import _until
+from charlm.cli import score
+from charlm.cli.generate import _until
 from charlm.cli.terminal import Stop, cut
-from charlm.corpus import read_text
+from charlm.data.text_files import read_text
 
-LSTM = str(DATA / "format-1-lstm.safetensors")
-GRU = str(DATA / "format-1-gru.safetensors")
+LSTM = str(DATA / "golden-lstm.safetensors")
+GRU = str(DATA / "golden-gru.safetensors")
 CHARLM = [sys.executable, "-m", "charlm"]
 ENGLISH = str(ROOT / "corpora" / "english.txt")
 
@@ -50,7 +51,7 @@ def test_a_prompt_from_a_flag_a_file_and_stdin(run, stdin):
     assert texts.pop().startswith("The sea,\n")
 
 
-def test_json_tells_text_seed_surprise_and_why_it_stopped(run):
+def test_json_tells_text_seed_surprisal_and_why_it_stopped(run):
     flags = ["-p", "The ", "-n", 3, "-l", 60, "--stop", "th", "--stop", "\n", "--seed", 5]
     status, out, err = run("generate", LSTM, *flags, "--json")
     assert (status, err) == (0, "seed 5\n")
@@ -73,7 +74,7 @@ def test_only_allowed_characters(run):
     (found,) = objects(run("generate", LSTM, *flags)[1])
     assert set(found["text"]) == set("abc")
     lm = charlm.load(LSTM)
-    bits = lm.score(found["text"])  # the model's own surprise, not that of what was allowed
+    bits = lm.score(found["text"])  # the model's own surprisal, not that of what was allowed
     assert found["bits_per_char"] == pytest.approx(bits.mean(), abs=1e-3)
 
 
@@ -137,7 +138,7 @@ def test_score_ranks_texts_and_adds_up(run):
     assert (good["file"], odd["file"]) == ("good.txt", "odd.txt")
     assert good["bits_per_char"] < odd["bits_per_char"]
     bits = charlm.load(LSTM).score(good["text"])
-    assert good["characters"] == len(good["surprise"]) == len(bits) == 900
+    assert good["characters"] == len(good["surprisal"]) == len(bits) == 900
     assert good["bits"] == pytest.approx(bits.sum())
     lines = objects(run("score", LSTM, "good.txt", "--lines", "--json")[1])
     assert "".join(line["text"] for line in lines) == good["text"]
@@ -145,6 +146,22 @@ def test_score_ranks_texts_and_adds_up(run):
     assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
     table = run("score", LSTM, "odd.txt", "good.txt")[1].splitlines()
     assert re.fullmatch(r" +[\d.]+ +[\d.]+ +900  good.txt", table[1])
+
+
+def test_flags_may_stand_anywhere(run):
+    Path("one.txt").write_text("The sea\n")
+    Path("two.txt").write_text("was calm\n")
+    words = [LSTM, "one.txt", "two.txt"]
+    expected = run("score", *words, "--lines", "--json")
+    assert expected[0] == 0
+    assert len(objects(expected[1])) == 2
+    for places in itertools.product(range(4), repeat=2):
+        command = list(words)
+        for place, flag in zip(places, ("--lines", "--json"), strict=True):
+            command.insert(place, flag)
+        assert run("score", *command) == expected, command
+    one_line(*run("score", LSTM, "--lines", "one.txt", "--lin"), expected=2)
+    one_line(*run("score", "--lines"), expected=2)
 
 
 def test_score_ranks_lines_each_by_itself(run, stdin):
@@ -169,7 +186,7 @@ def test_the_coloured_text_is_the_text(run, stdin):
 
 
 def test_a_coloured_text_holds_no_control_sequences_of_its_own():
-    shown = measuring.colored(measuring.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
+    shown = score.colored(score.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
     assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\tb\n"
 
 
@@ -211,8 +228,8 @@ def test_memorized(run):
     assert 0 <= found["new_share"]["8"] <= found["new_share"]["16"] <= found["new_share"]["32"] <= 1
     status, out, _ = run(*flags)
     assert status == 0
-    assert f"longest run that stands in the text: {found['longest']} characters" in out
-    assert "runs of 16 characters: " in out
+    assert f"longest verbatim overlap with the text: {found['longest']} characters" in out
+    assert "substrings of 16 characters: " in out
 
 
 def write_states():
@@ -225,8 +242,11 @@ def write_states():
 
 BAD = [
     (["generate", LSTM, "--load-state", "gru.state"], "is of another model"),
-    (["generate", GRU, "--load-state", "cut.state"], "cannot read the state in cut.state"),
-    (["generate", GRU, "--load-state", "none"], "state file none does not exist"),
+    (
+        ["generate", GRU, "--load-state", "cut.state"],
+        "saved state cut.state is damaged: it should have",
+    ),
+    (["generate", GRU, "--load-state", "none"], "saved state none does not exist"),
     (["generate", GRU, "-l", "3", "--save-state", "s", "-n", "2"], "goes with one sample"),
     (["generate", LSTM, "--prompt-file", "none"], "text file none does not exist"),
     (["generate", LSTM, "--prompt-file", "latin1.txt"], "latin1.txt is not UTF-8"),
@@ -239,7 +259,7 @@ BAD = [
     (["generate", LSTM, "-l", "0", "--json"], "needs a --stop"),
     (["generate", LSTM, "--seed", str(2**64)], "seed must be at most 4294967295"),
     (["generate", LSTM, "--prompt-file", "-"], "stdin is empty"),
-    (["generate", LSTM, "--save-state", "text.txt"], "is there already, and no saved state"),
+    (["generate", LSTM, "--save-state", "text.txt"], "is there already, and not a saved state"),
     (["generate", LSTM, "--save-state", "none/s"], "there is no folder none"),
     (["memorized", LSTM, "text.txt", "-l", "0"], "does not go with memorized"),
     (["generate", LSTM, "--min-p", "1.5"], "min_p must be at most 1"),

@@ -1,14 +1,24 @@
 import dataclasses
 import math
+import typing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.config import LinesConfig, ModelConfig, SampleConfig, TrainConfig
+from charlm.cells import CELLS, RNN
+from charlm.config import (
+    ComputeConfig,
+    LinesConfig,
+    ModelConfig,
+    SampleConfig,
+    SampleSettings,
+    TrainConfig,
+    TrainSettings,
+)
 from charlm.errors import ConfigError
 
-CONFIGS = [ModelConfig, TrainConfig, SampleConfig, LinesConfig]
+CONFIGS = [ModelConfig, TrainConfig, ComputeConfig, SampleConfig, LinesConfig, *CELLS.values()]
 ANYTHING = st.one_of(
     st.integers(),
     st.floats(),
@@ -26,12 +36,14 @@ def test_defaults_are_valid_and_survive_a_round_trip(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_setting_has_a_line_of_help(config):
-    assert all(item.metadata["help"] for item in dataclasses.fields(config))
+    assert all(item.metadata["help"] for item in config.settings())
+    others = {item.name for item in dataclasses.fields(config)} - set(config.names())
+    assert others == ({"cell_options"} if config is ModelConfig else set())
 
 
-@given(config=st.sampled_from(CONFIGS), value=ANYTHING, data=st.data())
+@given(config=st.sampled_from([c for c in CONFIGS if c.settings()]), value=ANYTHING, data=st.data())
 def test_any_value_is_taken_within_its_bounds_or_refused_with_one_line(config, value, data):
-    item = data.draw(st.sampled_from(dataclasses.fields(config)))
+    item = data.draw(st.sampled_from(config.settings()))
     try:
         taken = getattr(config(**{item.name: value}), item.name)
     except ConfigError as error:
@@ -54,13 +66,31 @@ def test_any_value_is_taken_within_its_bounds_or_refused_with_one_line(config, v
         (TrainConfig, {"steps": True}, r"steps must be of type int"),
         (TrainConfig, {"steps": 10**400}, r"steps must fit into 64 bits"),
         (ModelConfig, {"backbone": "lstn"}, r"must be one of rnn, lstm, gru.*did you mean 'lstm'"),
-        (ModelConfig, {"nonlinearity": "relu"}, r"'relu' does not go with backbone 'lstm'"),
+        (ModelConfig, {"nonlinearity": "relu"}, r"nonlinearity does not go with backbone 'lstm'"),
         (ModelConfig, {"tie_weights": True}, r"tie_weights needs embedding_size \(128\) equal to"),
     ],
 )
 def test_messages_name_the_setting_the_bound_and_the_value(config, settings, message):
     with pytest.raises(ConfigError, match=message):
-        config(**settings)
+        config.from_dict(settings)
+
+
+def test_the_keywords_for_type_checkers_are_the_settings():
+    def types(*configs):
+        return {item.name: item.type for config in configs for item in config.settings()}
+
+    assert typing.get_type_hints(SampleSettings) == types(SampleConfig)
+    expected = types(ModelConfig, *CELLS.values(), TrainConfig, ComputeConfig)
+    assert typing.get_type_hints(TrainSettings) == expected
+
+
+def test_options_of_a_cell_stand_beside_the_other_settings():
+    config = ModelConfig.from_dict({"backbone": "rnn", "nonlinearity": "relu", "hidden_size": 3})
+    assert config.cell == RNN(nonlinearity="relu")
+    assert config.to_dict().items() >= {"nonlinearity": "relu", "hidden_size": 3}.items()
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    assert "nonlinearity" not in ModelConfig().to_dict()
+    assert ModelConfig(backbone="rnn").to_dict()["nonlinearity"] == "tanh"
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -4,11 +4,11 @@ import torch
 from conftest import BACKBONES, DATA, ROOT, V, random_ids, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm.corpus import read_text
-from charlm.dynamic import evaluate_dynamic
+from charlm.data.text_files import read_text
 from charlm.errors import CorpusError, DivergenceError
-from charlm.evaluation import evaluate
-from charlm.model import CharLM
+from charlm.evaluation.dynamic import evaluate_dynamic
+from charlm.evaluation.loss import evaluate
+from charlm.model.language_model import CharLM
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
@@ -45,14 +45,14 @@ def test_a_piece_is_scored_before_it_is_learned_from():
 
 
 def test_a_text_of_another_kind_is_learned():
-    found = checkpoints.load(DATA / "format-1-lstm.safetensors")
+    found = checkpoints.load(DATA / "golden-lstm.safetensors")
     text = read_text([ROOT / "corpora" / "english.txt"])[:4000].swapcase()
     ids = found.tokenizer.encode("".join(c for c in text if c in found.tokenizer.vocabulary))
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     static = evaluate(model, ids)
     seen = []
-    dynamic = evaluate_dynamic(model, ids, on_read=seen.append)
+    dynamic = evaluate_dynamic(model, ids, on_progress=seen.append)
     assert dynamic.nats_per_char < static.nats_per_char - 0.2
     assert sum(seen) == dynamic.characters == static.characters
 
@@ -63,5 +63,5 @@ def test_what_cannot_be_scored():
     model = CharLM(tiny_config(), V)
     with torch.no_grad():
         model.head.bias[0] = np.inf
-    with pytest.raises(DivergenceError, match="no numbers"):
+    with pytest.raises(DivergenceError, match="NaN or infinite"):
         evaluate_dynamic(model, random_ids(1, 50))

@@ -6,11 +6,12 @@ import torch
 from conftest import BACKBONES, DATA, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm.corpus import read_text
-from charlm.engine import Engine
-from charlm.model import CharLM
+from charlm.data.text_files import read_text
+from charlm.inference.engine import Engine
+from charlm.model.language_model import CharLM
+from charlm.model.layers import IMPLEMENTATIONS
 
-# From tests' sizes to those of the recipes; lanes as samples have them.
+# From tests' sizes to those of the presets.
 SIZES = [{}, {"residual": False}, {"num_layers": 1}, {"num_layers": 3}, {"hidden_size": 128}]
 
 
@@ -35,23 +36,24 @@ def assert_states_close(ours, theirs, atol=1e-5):
         np.testing.assert_allclose(one, other, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("changes", SIZES)
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_steps_and_windows_agree_with_the_reference_from_any_state(
-    name, nonlinearity, changes, fused
+    name, nonlinearity, changes, implementation
 ):
-    model = CharLM(tiny_config(name, nonlinearity, **changes), V, how="reference", seed=4)
-    engine = Engine(model.config, model.weights(), fused=fused)
+    config = tiny_config(name, nonlinearity, **changes)
+    model = CharLM(config, V, implementation="reference", seed=4)
+    engine = Engine(model.config, model.weights(), implementation=implementation)
     state = random_state(engine)
     ids = random_ids(6, B, T)
     expected, after = expected_of(model, ids, state)
     atol = 1e-5 * max(1, np.abs(expected).max())  # relu's values grow
-    stepped = engine.lanes(state)
+    stepped = engine.stepper(state)
     for t in range(T):
         np.testing.assert_allclose(stepped.step(ids[:, t]), expected[:, t], rtol=0, atol=atol)
     assert_states_close(stepped.state, after, atol)
-    windowed = engine.lanes(state)
+    windowed = engine.stepper(state)
     logits = windowed.predict(windowed.read(ids))
     np.testing.assert_allclose(logits, expected, rtol=0, atol=atol)
     assert_states_close(windowed.state, after, atol)
@@ -65,7 +67,7 @@ def test_one_lane_agrees_over_many_steps(name, size):
     state = random_state(engine, lanes=1)
     ids = random_ids(6, 1, 100)
     expected, after = expected_of(model, ids, state)
-    lanes = engine.lanes(state)
+    lanes = engine.stepper(state)
     logits = np.stack([lanes.step(ids[:, t]).copy() for t in range(100)], axis=1)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
     assert_states_close(lanes.state, after, 1e-4)
@@ -82,14 +84,14 @@ def test_engine_with_tied_weights():
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_engine_agrees_on_a_trained_model_after_a_long_read(name):
-    found = checkpoints.load(DATA / f"format-1-{name}.safetensors")
+    found = checkpoints.load(DATA / f"golden-{name}.safetensors")
     ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[5000:5400])
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     engine = Engine(found.model_config, found.weights)
     whole = ids.astype(np.int64)[None]
     expected, _ = expected_of(model, whole, engine.initial_state(1))
-    lanes = engine.lanes(engine.initial_state(1))
+    lanes = engine.stepper(engine.initial_state(1))
     lanes.read(whole[:, :200])
     for t in range(200, 400):
         found = log_probabilities(lanes.step(ids[t : t + 1])[0])
@@ -100,7 +102,7 @@ def test_a_step_leaves_its_state_as_it_was():
     engine = Engine(tiny_config(), CharLM(tiny_config(), V).weights())
     state = engine.initial_state(B)
     engine.step(random_ids(1, B), state)
-    engine.lanes(state).read(random_ids(1, B, T))
+    engine.stepper(state).read(random_ids(1, B, T))
     assert not any(s.any() for s in state)
 
 

@@ -8,11 +8,12 @@ import torch
 from conftest import BACKBONES, QUICK, B, T, V, random_ids, tiny_config
 
 import charlm
-from charlm import runs
 from charlm.config import PRECISIONS
-from charlm.dynamic import evaluate_dynamic
-from charlm.evaluation import evaluate
-from charlm.model import CharLM
+from charlm.evaluation.dynamic import evaluate_dynamic
+from charlm.evaluation.loss import evaluate
+from charlm.model.language_model import CharLM
+from charlm.training.resume import resume
+from charlm.training.start import start
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no GPU, or CHARLM_TEST_GPU is not 1"
@@ -37,10 +38,10 @@ def test_the_model_is_the_same_on_both(name, nonlinearity):
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
 def test_a_run_on_a_gpu_is_taken_up_on_a_cpu(workplace, backbone, precision):
     settings = QUICK | {"device": "cuda", "precision": precision, "backbone": backbone}
-    for _ in runs.start(["text.txt"], out="run", **settings).progress():
+    for _ in start(["text.txt"], out="run", **settings).progress():
         pass
     assert charlm.load("run").generate(length=5, seed=1)
-    for _ in runs.resume("run", steps=8, device="cpu", precision="float32").progress():
+    for _ in resume("run", steps=8, device="cpu", precision="float32").progress():
         pass
     assert (Path("run") / "latest.safetensors").is_file()
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.memorization import LENGTHS, memorized
+from charlm.evaluation.memorization import LENGTHS, memorized
 
 TEXTS = st.lists(st.text("abc", max_size=30), min_size=1, max_size=3)
 

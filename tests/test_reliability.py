@@ -15,10 +15,10 @@ import pytest
 from conftest import QUICK, QUICK_FLAGS, ROOT, one_line, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm import runs
 from charlm.api import LanguageModel, load
+from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, DivergenceError
-from charlm.tokenizer import CharTokenizer
+from charlm.training.start import start
 
 PROGRAMS = ROOT / "tests" / "reliability"
 
@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_last_save_whole(run):
 
 def test_a_run_can_be_read_while_it_is_trained(workplace):
     """Saving replaces whole files, so whoever reads finds the old one or the new one."""
-    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1, "steps": 20})
+    run = start(["text.txt"], out="run", **QUICK | {"save_every": 1, "steps": 20})
     stop, texts = threading.Event(), []
 
     def read():
@@ -89,11 +89,13 @@ def test_a_run_can_be_read_while_it_is_trained(workplace):
 
 
 def test_a_folder_that_is_deleted_ends_the_run_with_one_line(workplace):
-    run = runs.start(["text.txt"], out="run", **QUICK | {"save_every": 1})
+    run = start(["text.txt"], out="run", **QUICK | {"save_every": 1})
     progress = run.progress()
     next(progress)
     shutil.rmtree("run")
-    with pytest.raises(CheckpointError, match="cannot write run/"):
+    with pytest.raises(
+        CheckpointError, match="cannot write to run folder run: it was moved or removed"
+    ):
         list(progress)
 
 
@@ -131,7 +133,7 @@ def test_a_model_that_has_diverged_is_an_error_not_a_warning():
     weights = {n: rng.normal(0, 9, s).astype(np.float32) for n, s in shapes.items()}
     lm = LanguageModel(config, CharTokenizer("\nab"), weights)
     for use in (lm.generate, lm.score, lm.read):
-        with pytest.raises(DivergenceError, match="no numbers"):
+        with pytest.raises(DivergenceError, match="NaN or infinite"):
             use("ab" * 2000)
-    with pytest.raises(DivergenceError, match="no numbers"):
+    with pytest.raises(DivergenceError, match="NaN or infinite"):
         lm.generate("a", length=5000, seed=1, temperature=0)

@@ -4,15 +4,15 @@ import torch
 from conftest import BACKBONES, DATA, GOLDEN, ROOT, V, random_ids, tiny_config
 
 import charlm
-from charlm import scoring
-from charlm.corpus import read_text
-from charlm.engine import Engine
-from charlm.evaluation import evaluate
-from charlm.model import CharLM
+from charlm.data.text_files import read_text
+from charlm.evaluation.loss import evaluate
+from charlm.inference import scoring
+from charlm.inference.engine import Engine
+from charlm.model.language_model import CharLM
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_the_surprise_is_that_of_the_torch_model(name, nonlinearity):
+def test_the_surprisal_is_that_of_the_torch_model(name, nonlinearity):
     model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
     engine = Engine(model.config, model.weights())
     ids = random_ids(1, 301)
@@ -26,10 +26,10 @@ def test_the_surprise_is_that_of_the_torch_model(name, nonlinearity):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_long_text_scores_as_evaluate_has_it(name):
-    lm = charlm.load(DATA / f"format-1-{name}.safetensors")
+    lm = charlm.load(DATA / f"golden-{name}.safetensors")
     text = read_text([ROOT / "corpora" / "english.txt"])[-9000:]
     seen = []
-    bits = lm.score(text[1:], state=lm.read(text[0]), on_read=seen.append)
+    bits = lm.score(text[1:], state=lm.read(text[0]), on_progress=seen.append)
     model = CharLM(lm.config, lm.tokenizer.vocab_size)
     model.load_weights(lm._weights)
     expected = evaluate(model, lm.tokenizer.encode(text)).bits_per_char
@@ -39,7 +39,7 @@ def test_a_long_text_scores_as_evaluate_has_it(name):
 
 
 def test_reading_on_is_reading_all_at_once():
-    lm = charlm.load(DATA / "format-1-lstm.safetensors")
+    lm = charlm.load(DATA / "golden-lstm.safetensors")
     text = read_text([ROOT / "corpora" / "english.txt"])[:5000]
     whole = lm.read(text)
     parts = lm.read(text[4321:], state=lm.read(text[1234:4321], state=lm.read(text[:1234])))
@@ -53,4 +53,4 @@ def test_reading_on_is_reading_all_at_once():
 
 
 def test_an_empty_text():
-    assert charlm.load(DATA / "format-1-lstm.safetensors").score("").shape == (0,)
+    assert charlm.load(DATA / "golden-lstm.safetensors").score("").shape == (0,)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from charlm.data.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 from charlm.errors import ConfigError, TokenError
-from charlm.tokenizer import CHUNK, UNKNOWN, CharTokenizer
 
 TEXTS = st.text(min_size=1)
 

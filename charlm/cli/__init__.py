@@ -13,11 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from charlm.cli import corpus, evaluate, generate, info, memorized, resume, score, train
 from charlm.cli.parser import parse
-from charlm.cli.terminal import complain, say
+from charlm.cli.terminal import Unfailing, complain, say
 from charlm.errors import CharlmError, ProcessError
 
 VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
@@ -25,11 +24,10 @@ VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    if int(os.environ.get("RANK", "0")) > 0:  # of several processes only the first one speaks
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stderr = Unfailing(sys.stderr)
     verb, arguments = parse(VERBS, argv)
     try:
         status = verb.run(arguments)
@@ -47,9 +45,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # a full disk behind stdout, a folder that may not be entered
         _close_stdout()
-        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        complain(f"{error.filename or 'cannot write to stdout'}: {error.strerror}")
+        return 1
+    except BaseException as error:
+        if not is_out_of_memory(error):
+            raise
+        complain(
+            "there is not enough memory: lower --hidden-size, --batch-size, --seq-length or "
+            "--num-samples; what was saved before is untouched"
+        )
         return 1
     return status
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had.
+
+    torch raises RuntimeError for it, and safetensors a PanicException, which is no Exception.
+    """
+    words = (
+        "allocate",
+        "out of memory",
+        "bad_alloc",
+        "cannot allocate memory",
+        "memory allocation",
+    )
+    return isinstance(error, MemoryError) or (
+        (isinstance(error, RuntimeError | OSError) or type(error).__name__ == "PanicException")
+        and any(word in str(error).lower() for word in words)
+    )
 
 
 def _close_stdout() -> None:

@@ -24,9 +24,10 @@ examples:
   charlm resume checkpoints/english --steps 2000
   charlm evaluate checkpoints/english another.txt
 
-'charlm VERB --help' describes all flags of a verb. Flags may stand anywhere behind the verb.
+'charlm VERB --help' describes all flags of a verb, which may stand anywhere.
 
-exit status: 0 done, 1 an error that you can mend, 2 wrong usage, 128 + n after signal n"""
+exit status: 0 done, 1 an error that you can mend, 2 wrong usage, 128 + n after
+signal n (130 Ctrl-C)"""
 
 FILES_HELP = "UTF-8 text files, joined in this order"
 ALIASES = {

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from charlm.cli.parser import Subparsers, add_run, add_setting, add_settings, given
-from charlm.cli.train import reading_bar, train_to_end
+from charlm.cli.train import reading_bar, silence_all_but_the_first, train_to_end
 from charlm.config import ComputeConfig, TrainConfig
 
 CHANGES = {  # the settings of a training that may change, with their help
@@ -39,7 +39,9 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Continue a run to its end."""
-    from charlm.training.run import resume
+    from charlm.training.resume import resume
+
+    silence_all_but_the_first()
 
     with reading_bar(arguments.text or []) as bar:
         run = resume(

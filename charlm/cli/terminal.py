@@ -9,8 +9,33 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from types import FrameType
+from typing import Any, TextIO
 
 from charlm.errors import CorpusError
+
+
+class Unfailing:
+    """A text stream that loses what it cannot write.
+
+    A training must not end because its terminal is gone, or because the disk behind stderr is full.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def say(line: str = "") -> None:

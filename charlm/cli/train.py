@@ -1,6 +1,8 @@
 """The verb ``train``, and the training that ``resume`` shares with it."""
 
+import os
 import signal
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -42,7 +44,9 @@ def add_parser(verbs: Subparsers) -> None:
 def run(arguments: Namespace) -> int:
     """Start a new run and train it to its end."""
     began = time.monotonic()  # importing torch is part of the minutes
-    from charlm.training.run import start
+    from charlm.training.start import start
+
+    silence_all_but_the_first()
 
     with reading_bar(arguments.files) as bar:
         run = start(
@@ -54,6 +58,14 @@ def run(arguments: Namespace) -> int:
             **start_settings(arguments),
         )
     return train_to_end(run)
+
+
+def silence_all_but_the_first() -> None:
+    """Of several processes, let only the first one speak."""
+    from charlm.model.distributed import launched
+
+    if not launched().first:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def reading_bar(files: list[str]) -> ProgressBar:

@@ -84,6 +84,7 @@ def reopen(
     tokenizer: CharTokenizer,
     expected: str,
     *,
+    characters: int,
     validation_fraction: float,
     folder: Path,
     moved: bool = False,
@@ -95,6 +96,7 @@ def reopen(
         files: where the text is.
         tokenizer: the vocabulary of the run.
         expected: the fingerprint of its text.
+        characters: the length of its text.
         validation_fraction: the share that is held out.
         folder: the run folder, where the ids of a large text are kept.
         moved: whether the user named ``files``; then the kept ids are not used.
@@ -104,7 +106,7 @@ def reopen(
         CorpusError: if the text is missing, or is another one.
     """
     names = tuple(map(str, files))
-    ids = None if moved else id_cache.load(folder, tokenizer, expected)
+    ids = None if moved else id_cache.load(folder, tokenizer, expected, characters)
     if ids is None:
         if not moved:
             _check_regular(names)

@@ -8,6 +8,7 @@ is enough; ``text.json`` tells what it holds, with a checksum.
 import contextlib
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 from charlm.data.text_files import Survey, TextReader
 from charlm.data.tokenizer import CharTokenizer, Ids
 from charlm.errors import CorpusError, TokenError
-from charlm.files import sha256, write_atomically
+from charlm.files import open_regular, sha256, temporary_path, write_atomically
 
 LARGE = 1 << 26  # characters from which on the ids of a text stay in a file
 IDS, FACTS = "text.npy", "text.json"
 CHUNK = 1 << 24  # ids in memory at a time
+MOST_FACTS = 10_000  # bytes
 
 
 def encode(text: TextReader, found: Survey, tokenizer: CharTokenizer, folder: Path | None) -> Ids:
@@ -35,15 +37,41 @@ def encode(text: TextReader, found: Survey, tokenizer: CharTokenizer, folder: Pa
     Raises:
         CorpusError: if the text has changed since, or the file cannot be written.
     """
-    ids: Ids
-    if folder is None:
-        ids = np.empty(found.characters, tokenizer.dtype)
-    else:
-        try:
-            shape = (found.characters,)
-            ids = np.lib.format.open_memmap(folder / IDS, "w+", tokenizer.dtype, shape)
-        except OSError as error:
-            raise CorpusError(f"cannot write {folder / IDS}: {error.strerror}") from None
+    if folder is not None:
+        return _encode_to(folder, text, found, tokenizer)
+    ids: Ids = np.empty(found.characters, tokenizer.dtype)
+    _fill(ids, text, found, tokenizer)
+    return ids
+
+
+def _encode_to(folder: Path, text: TextReader, found: Survey, tokenizer: CharTokenizer) -> Ids:
+    """Write the ids of a text to a file in ``folder``, and return them mapped into memory."""
+    temporary = temporary_path(folder / IDS)
+    try:
+        shape = (found.characters,)
+        ids = np.lib.format.open_memmap(temporary, "w+", tokenizer.dtype, shape)
+        _reserve(temporary)
+        _fill(ids, text, found, tokenizer)
+        ids.flush()
+        facts = _facts(found.fingerprint, tokenizer) | {"sha256": _checksum(ids)}
+        os.replace(temporary, folder / IDS)  # noqa: PTH105
+    except OSError as error:
+        raise CorpusError(f"cannot write {folder / IDS}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_atomically(folder / FACTS, json.dumps(facts).encode())
+    return open_ids(folder)
+
+
+def _reserve(path: Path) -> None:
+    """Reserve the space of a file: to write to a mapped file on a full disk would be fatal."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _fill(ids: Ids, text: TextReader, found: Survey, tokenizer: CharTokenizer) -> None:
+    """Fill ``ids`` (N,) from a text, which must still be the one that was surveyed."""
     digest = hashlib.sha256()
     end = 0
     for piece in text():
@@ -54,29 +82,31 @@ def encode(text: TextReader, found: Survey, tokenizer: CharTokenizer, folder: Pa
                 ids[start:end] = tokenizer.encode(piece)
     if digest.hexdigest() != found.fingerprint:
         raise CorpusError("the text has changed while it was read: begin again")
-    if folder is not None:
-        facts = _facts(found.fingerprint, tokenizer) | {"sha256": _checksum(ids)}
-        write_atomically(folder / FACTS, json.dumps(facts).encode())
-        ids = open_ids(folder)
-    return ids
 
 
 def open_ids(folder: Path) -> Ids:
     """Return the ids that :func:`encode` has written to ``folder``, mapped into memory."""
-    ids: Ids = np.load(folder / IDS, mmap_mode="r", allow_pickle=False)
+    ids: Ids = np.lib.format.open_memmap(folder / IDS, "r")
     return ids
 
 
-def load(folder: Path, tokenizer: CharTokenizer, fingerprint: str) -> Ids | None:
-    """Return the ids in ``folder`` if they are whole and of this text, else None."""
+def load(folder: Path, tokenizer: CharTokenizer, fingerprint: str, characters: int) -> Ids | None:
+    """Return the ids in ``folder`` if they are whole and of this text, else None.
+
+    The folder may come from a stranger, so type, length and range of the ids are checked too.
+    """
     try:
-        facts = json.loads((folder / FACTS).read_text("utf-8"))
+        with open_regular(folder / FACTS, "rb") as file:
+            facts = json.loads(file.read(MOST_FACTS))
+        open_regular(folder / IDS, "rb").close()
         ids = open_ids(folder)
-        if facts == _facts(fingerprint, tokenizer) | {"sha256": _checksum(ids)}:
-            return ids
-    except (OSError, ValueError, EOFError):
-        pass
-    return None
+        if (ids.dtype, ids.shape) != (tokenizer.dtype, (characters,)):
+            return None
+        if facts != _facts(fingerprint, tokenizer) | {"sha256": _checksum(ids)}:
+            return None
+        return ids if ids.max() < tokenizer.vocab_size else None
+    except (OSError, ValueError, EOFError, RecursionError):
+        return None
 
 
 def _facts(fingerprint: str, tokenizer: CharTokenizer) -> dict[str, Any]:

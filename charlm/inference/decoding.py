@@ -43,9 +43,7 @@ class Block:
         config: how characters are drawn; its seed must be given.
         indices: which samples these are.
         mask: added to all logits (V,), see ``sampling.allowed_mask``.
-
-    Attributes:
-        ids: what was drawn last of each sample (B,).
+        with_surprisal: whether to tell the surprisal of what is drawn.
     """
 
     NUMBERS = 64  # random numbers of a sample that are made at a time
@@ -57,8 +55,12 @@ class Block:
         config: SampleConfig,
         indices: range,
         mask: Doubles | None = None,
+        *,
+        with_surprisal: bool = False,
     ):
         assert config.seed is not None
+        self.indices = indices
+        self.with_surprisal = with_surprisal
         self.config = config
         self.mask = mask
         count = len(indices)
@@ -68,6 +70,20 @@ class Block:
         self.unread = False
         self.generators = [np.random.default_rng([config.seed, index]) for index in indices]
         self.count = 0
+        self.drawn: list[tuple[NDArray[np.int32], NDArray[np.float32] | None]] = []  # by step
+
+    def at(self, step: int, place: int) -> tuple[int, float]:
+        """Return the id and the nats of a sample at a step, one drawn before or the next one."""
+        if step == self.count:
+            ids = self.draw().astype(np.int32)
+            nats = None
+            if self.with_surprisal:
+                nats = surprisal(self.logits, self.ids).astype(np.float32)
+            if len(self.indices) == 1:
+                self.drawn.clear()  # nobody will ask for it: a sample may be without end
+            self.drawn.append((ids, nats))
+        ids, told = self.drawn[step - self.count]
+        return int(ids[place]), 0.0 if told is None else float(told[place])
 
     def draw(self) -> NDArray[np.intp]:
         """Return the next character of each sample (B,).
@@ -87,11 +103,6 @@ class Block:
         self.unread = True
         return self.ids
 
-    def nats(self) -> Doubles:
-        """Return the surprisal of what was drawn last (B,), before anything else is read."""
-        assert self.unread
-        return surprisal(self.logits, self.ids)
-
     def prompt_state(self, place: int) -> PromptState:
         """Return the state of one of the samples, after what was drawn last."""
         self._read()
@@ -108,25 +119,41 @@ class Stops:
     """Watches a text, character by character, for the texts that end it.
 
     Args:
-        stops: those texts, none of them empty.
+        stops: those texts, none of them empty, each with its :func:`failure_table`.
     """
 
-    def __init__(self, stops: Collection[str]):
-        self.stops = sorted(stops, key=len, reverse=True)
-        self.beginnings = {stop[:k] for stop in stops for k in range(1, len(stop))}
-        self.longest = max(map(len, stops), default=0)
+    def __init__(self, stops: list[tuple[str, list[int]]]):
+        self.stops = stops
+        self.matched = [0] * len(stops)  # how much of each stands at the end of the text
         self.held = ""  # what may yet turn out to be the beginning of one of them
 
     def feed(self, character: str) -> tuple[str, bool]:
         """Return what is now known to belong to the text, and whether the text has ended."""
         held = self.held + character
-        for stop in self.stops:
-            if held.endswith(stop):
-                return held[: -len(stop)], True
-        ends = range(min(self.longest, len(held)), 0, -1)
-        keep = next((k for k in ends if held[-k:] in self.beginnings), 0)
-        self.held = held[len(held) - keep :]
-        return held[: len(held) - keep], False
+        for place, (stop, failure) in enumerate(self.stops):
+            k = self.matched[place]
+            while k and stop[k] != character:
+                k = failure[k - 1]
+            self.matched[place] = k + (stop[k] == character)
+        ends = [k for k, (stop, _) in zip(self.matched, self.stops, strict=True) if k == len(stop)]
+        if ends:
+            return held[: -max(ends)], True
+        self.held = held[len(held) - max(self.matched) :]
+        return held[: len(held) - max(self.matched)], False
+
+
+def failure_table(stop: str) -> list[int]:
+    """Return for each beginning of ``stop`` the length of its longest proper prefix at its end.
+
+    Source: Knuth, Morris and Pratt (1977), Fast pattern matching in strings, SIAM J. Comput. 6(2).
+    """
+    table, k = [0], 0
+    for character in stop[1:]:
+        while k and stop[k] != character:
+            k = table[k - 1]
+        k += stop[k] == character
+        table.append(k)
+    return table
 
 
 class Sample:
@@ -139,20 +166,21 @@ class Sample:
         reason: why it ended, ``"length"`` or ``"stop"``; None while it goes on.
     """
 
-    def __init__(self, group: "Group", place: int, index: int, config: SampleConfig):
-        self.group = group
+    def __init__(self, block: Block, place: int, vocabulary: str, stops: Stops | None):
+        self.block = block
         self.place = place
-        self.index = index
-        self.length = config.length
-        self.stops = Stops(config.stop) if config.stop else None
-        self.seed = config.seed
+        self.vocabulary = vocabulary
+        self.stops = stops
+        self.index = block.indices[place]
+        self.seed = block.config.seed
         self.count = 0
         self._nats = 0.0
         self.reason: str | None = None
 
     def __iter__(self) -> Iterator[str]:
         while self.reason is None:
-            piece, nats = self.group.drawn(self.count, self.place)
+            drawn, nats = self.block.at(self.count, self.place)
+            piece = self.vocabulary[drawn]
             self.count += 1
             self._nats += nats
             ended = False
@@ -160,7 +188,7 @@ class Sample:
                 piece, ended = self.stops.feed(piece)
             if ended:
                 self.reason = "stop"
-            elif self.count == self.length:
+            elif self.count == self.block.config.length:
                 self.reason = "length"
                 piece += self.held
             if piece:
@@ -174,7 +202,7 @@ class Sample:
     @property
     def bits_per_char(self) -> float | None:
         """Mean surprisal of what was drawn, in bits; None if it was not asked for."""
-        return self._nats / max(1, self.count) / math.log(2) if self.group.with_surprisal else None
+        return self._nats / max(1, self.count) / math.log(2) if self.block.with_surprisal else None
 
     def prompt_state(self) -> PromptState:
         """Return the state of the model after all that was drawn, stop texts included.
@@ -182,71 +210,26 @@ class Sample:
         Raises:
             ConfigError: if others are drawn beside this sample, and are further on.
         """
-        if self.count != self.group.count:
+        if self.count != self.block.count:
             raise ConfigError("only a sample that is drawn alone has a state: set num_samples to 1")
-        return self.group.block.prompt_state(self.place)
-
-
-class Group:
-    """The samples of one block, which are drawn together.
-
-    Args:
-        block: draws them.
-        vocabulary: the characters by id.
-        config: how long they are, and where they stop.
-        indices: which samples these are.
-        with_surprisal: whether to sum up the surprisal of what is drawn.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        vocabulary: str,
-        config: SampleConfig,
-        indices: Collection[int],
-        *,
-        with_surprisal: bool,
-    ):
-        self.block = block
-        self.vocabulary = vocabulary
-        self.with_surprisal = with_surprisal
-        self.samples = [Sample(self, *place, config) for place in enumerate(indices)]
-        self.steps: list[tuple[NDArray[np.int32], NDArray[np.float32] | None]] = []
-        self.count = 0
-
-    def drawn(self, step: int, place: int) -> tuple[str, float]:
-        """Return the character and the nats of a place at a step: an old one or the next."""
-        if step == self.count:
-            ids = self.block.draw().astype(np.int32)
-            nats = self.block.nats().astype(np.float32) if self.with_surprisal else None
-            if len(self.samples) == 1:
-                self.steps.clear()  # nobody will ask for it: a sample may be without end
-            self.steps.append((ids, nats))
-            self.count += 1
-        ids, nats = self.steps[step - self.count]
-        return self.vocabulary[ids[place]], 0.0 if nats is None else float(nats[place])
+        return self.block.prompt_state(self.place)
 
 
 def samples(
-    make: Callable[[range], Block],
-    vocabulary: str,
-    config: SampleConfig,
-    *,
-    with_surprisal: bool = False,
+    make: Callable[[range], Block], vocabulary: str, config: SampleConfig
 ) -> Iterator[Sample]:
     """Yield ``config.num_samples`` samples; those of a block are drawn when one of them is.
 
     Args:
         make: returns the block of these samples.
         vocabulary: the characters by id.
-        config: how long they are, and where they stop.
-        with_surprisal: whether to sum up the surprisal of what is drawn.
+        config: how many they are, and where they stop.
     """
+    stops = [(stop, failure_table(stop)) for stop in dict.fromkeys(config.stop)]
     for indices in blocks(config.num_samples):
-        wanted = [index for index in indices if index < config.num_samples]
-        yield from Group(
-            make(indices), vocabulary, config, wanted, with_surprisal=with_surprisal
-        ).samples
+        block = make(indices)
+        for place in range(min(len(indices), config.num_samples - indices.start)):
+            yield Sample(block, place, vocabulary, Stops(stops) if stops else None)
 
 
 class Lines:

@@ -2,12 +2,12 @@
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 
 import torch
 
 from charlm.errors import ConfigError
+from charlm.model.distributed import local_rank
 
 
 def find_device(name: str) -> torch.device:
@@ -28,7 +28,7 @@ def find_device(name: str) -> torch.device:
     if not available[name]:
         raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
     if name == "cuda":  # of several processes each has its own
-        return torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 

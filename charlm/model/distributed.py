@@ -97,14 +97,58 @@ def _device() -> torch.device:
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
 
 
-def join(device: torch.device) -> Processes:
-    """Return the processes that this one is part of, by the variables that torchrun sets."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+def launched() -> Processes:
+    """Return the processes that this one is part of, by the variables that torchrun sets.
+
+    Raises:
+        ConfigError: if some of them are missing or make no sense.
+    """
+    size = _variable("WORLD_SIZE", "1", minimum=1)
     if size == 1:
         return Processes()
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise ConfigError(
+                f"WORLD_SIZE is {size}, but {name} is not set in the environment: start several "
+                "processes with torchrun, or unset WORLD_SIZE"
+            )
+    rank = _variable("RANK", "")
+    if rank >= size:
+        raise ConfigError(f"RANK is {rank} in the environment, and WORLD_SIZE only {size}")
+    return Processes(rank, size)
+
+
+def local_rank() -> int:
+    """Return which of the processes of this machine this is."""
+    return _variable("LOCAL_RANK", "0")
+
+
+def _variable(name: str, default: str, *, minimum: int = 0) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal() or not value.isascii() or int(value) < minimum:
+        raise ConfigError(
+            f"{name} must be a whole number from {minimum} on in the environment (got {value!r}): "
+            "unset it, or start several processes with torchrun"
+        )
+    return int(value)
+
+
+def join(device: torch.device) -> Processes:
+    """Join the processes that this one is part of, and return them.
+
+    Raises:
+        ConfigError: if that fails.
+    """
+    processes = launched()
+    if processes.size == 1:
+        return processes
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(local_rank())
     if not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=TIMEOUT)
-    return Processes(distributed.get_rank(), size)
+        try:
+            distributed.init_process_group(backend, timeout=TIMEOUT)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"cannot join the other processes: {reason}") from None
+    return processes

@@ -7,6 +7,7 @@ from torch.nn.utils import skip_init
 
 from charlm.cells.base import State
 from charlm.config import ModelConfig
+from charlm.model.device import torch_threads
 from charlm.model.layers import Backbone, locked_dropout
 
 
@@ -37,7 +38,8 @@ class CharLM(nn.Module):
         self.head = skip_init(nn.Linear, config.hidden_size, vocab_size)
         if config.tie_weights:
             self.head.weight = self.embedding.weight
-        self.reset_parameters(torch.Generator().manual_seed(seed))
+        with torch_threads(1):  # the last bits of an orthogonal matrix depend on their number
+            self.reset_parameters(torch.Generator().manual_seed(seed))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all weights anew; the first prediction is then close to uniform."""

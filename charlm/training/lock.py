@@ -26,6 +26,8 @@ class Lock:
     """
 
     def __init__(self, folder: Path):
+        self.folder = folder
+        self.descriptor: int | None = None
         self.release: Callable[[], object] = lambda: None
         if fcntl is None:  # pragma: no cover
             return
@@ -33,6 +35,7 @@ class Lock:
             descriptor = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise CheckpointError(f"cannot open folder {folder}: {error.strerror}") from None
+        self.descriptor = descriptor
         self.release = weakref.finalize(self, os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,3 +47,18 @@ class Lock:
             ) from None
         except OSError:  # a file system without locks
             pass
+
+    def check(self) -> None:
+        """Raise CheckpointError if the folder has been moved or replaced since it was locked."""
+        if self.descriptor is None:  # pragma: no cover
+            return
+        mine = os.fstat(self.descriptor)
+        try:
+            there = os.stat(self.folder)  # noqa: PTH116
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise CheckpointError(
+                f"cannot write to run folder {self.folder}: it was moved or removed during the "
+                "training; resume the run where it is now, from its last save"
+            )

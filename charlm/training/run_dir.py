@@ -18,10 +18,11 @@ from typing import Any
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.errors import CheckpointError, ConfigError
-from charlm.files import TEMPORARY, PathLike, make_folder, write_atomically
+from charlm.files import TEMPORARY, PathLike, make_folder, open_regular, write_atomically
 from charlm.training.lock import Lock
 
 METRICS = "metrics.jsonl"
+LONGEST_LINE = 10_000  # bytes of the metrics
 
 
 class RunDir:
@@ -107,6 +108,7 @@ class RunDir:
 
     def save(self, checkpoint: Checkpoint, *names: str) -> None:
         """Write a checkpoint as ``best``, as ``latest``, or as both, in this order."""
+        self._check()
         for name in names:
             checkpoints.save(checkpoint, self.path / f"{name}.safetensors")
 
@@ -116,10 +118,11 @@ class RunDir:
         Raises:
             CheckpointError: if it cannot be written.
         """
+        self._check()
         path = self.path / METRICS
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+            with open_regular(path, "ab") as file:
+                file.write((json.dumps(values) + "\n").encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -128,17 +131,24 @@ class RunDir:
     def cut_metrics(self, step: int) -> None:
         """Remove from the metrics all that was written after ``step``, and a half-written line."""
         path = self.path / METRICS
-        if not path.exists():
-            return
         kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            try:
-                if not line.endswith("\n") or json.loads(line)["step"] > step:
-                    break
-            except (ValueError, TypeError, KeyError):
-                break
-            kept.append(line)
-        write_atomically(path, "".join(kept).encode())
+        try:
+            with open_regular(path, "rb") as file:
+                for line in iter(lambda: file.readline(LONGEST_LINE), b""):
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                        break
+                    kept.append(line)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass  # a line that was not written whole
+        write_atomically(path, b"".join(kept))
+
+    def _check(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
 
 
 def _holds_something(folder: Path) -> bool:

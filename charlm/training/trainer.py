@@ -265,8 +265,8 @@ class Trainer:
     def _schedule_decay(self, pace: float) -> str | None:
         """Fix the last step of a run in minutes once it is time for the learning rate to fall.
 
-        That is when ``DECAY_SHARE`` of the time is left, or when the validation loss has stopped
-        falling (early stopping).
+        That is when ``DECAY_SHARE`` of the time or ``decay_steps`` are left, or when the validation
+        loss has stopped falling (early stopping).
 
         Args:
             pace: seconds per step in this session.
@@ -277,15 +277,17 @@ class Trainer:
         step = self.counters.step
         left = self._seconds_left(pace)
         steps = max(1, round((left - self.evaluation_seconds) / pace))  # the last one comes on top
+        wanted = self.config.decay_steps  # as the user gave it
         stale = (step - self.counters.best_step) / self.config.evaluation_interval
         if self.counters.best_loss is not None and stale >= PATIENCE:
-            steps = min(steps, math.ceil(step * DECAY_SHARE))
+            steps = min(steps, wanted or math.ceil(step * DECAY_SHARE))
             reason = "early stopping"
-        elif left <= DECAY_SHARE * 60 * self.config.minutes:
+        elif left <= DECAY_SHARE * 60 * self.config.minutes if wanted is None else steps <= wanted:
             reason = "time"
         else:
             return None
-        self.config = replace(self.config, steps=step + steps, decay_steps=steps)
+        decay_steps = steps if wanted is None else min(wanted, steps)
+        self.config = replace(self.config, steps=step + steps, decay_steps=decay_steps)
         return reason
 
     def checkpoint(self) -> Checkpoint:

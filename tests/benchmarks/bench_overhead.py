@@ -23,17 +23,18 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from charlm import machine, runs
-from charlm.model import CharLM
-from charlm.optimizer import make_optimizer
-from charlm.training import Trainer
+from charlm.model.device import autocast, torch_threads
+from charlm.model.language_model import CharLM
+from charlm.training.optim import make_optimizer
+from charlm.training.start import start
+from charlm.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def bare_step(trainer):
     """Return a function that does the arithmetic of a step of ``trainer`` on its own model."""
-    model = CharLM(trainer.model.config, trainer.corpus.tokenizer.vocab_size).to(trainer.device)
+    model = CharLM(trainer.model.config, trainer.dataset.tokenizer.vocab_size).to(trainer.device)
     optimizer = make_optimizer(model, trainer.config)
     window = trainer.stream.window(1)
     inputs, targets = (
@@ -43,8 +44,7 @@ def bare_step(trainer):
 
     def step():
         optimizer.zero_grad()
-        enabled = trainer.precision == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with autocast(trainer.device, trainer.precision):
             logits, _ = model(inputs, state)
             loss = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         loss.backward()
@@ -65,7 +65,7 @@ def main():
     parser.add_argument("--text", default=str(ROOT / "corpora" / "english.txt"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = runs.start([arguments.text], out=Path(folder) / "run", minutes=arguments.minutes)
+        run = start([arguments.text], out=Path(folder) / "run", minutes=arguments.minutes)
         spent = []
         step = Trainer.step
 
@@ -84,7 +84,7 @@ def main():
         around = whole / sum(spent) - 1
         trainer = run.trainer
         bare = bare_step(trainer)
-        with machine.threads_of_torch(trainer.threads):
+        with torch_threads(trainer.threads):
             pairs = [(seconds(trainer.step), seconds(bare)) for _ in range(60)][10:]
         within = statistics.median(a / b for a, b in pairs) - 1
     print(f"{len(spent)} steps in {whole:.1f} s: {100 * around:.1f} % around the steps")

@@ -34,12 +34,14 @@ def stock_step(backbone, hidden):
     import torch
     from torch import nn
 
-    from charlm.corpus import Corpus, LaneStream, read_text
-    from charlm.tokenizer import CharTokenizer
+    from charlm.data.batches import LaneStream
+    from charlm.data.dataset import Dataset
+    from charlm.data.text_files import read_text
+    from charlm.data.tokenizer import CharTokenizer
 
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
-    ids = Corpus.from_text(text, tokenizer, validation_fraction=0.1).train
+    ids = Dataset.from_text(text, tokenizer, validation_fraction=0.1).train
     lanes, window = SIZES[hidden]
     stream = LaneStream(ids, batch_size=lanes, seq_length=window)
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[backbone]
@@ -70,18 +72,20 @@ def stock_step(backbone, hidden):
 
 
 def charlm_step(backbone, hidden):
-    """Return the same for charlm's trainer, and the arithmetic that it chose."""
-    from charlm import machine
-    from charlm.config import ModelConfig, TrainConfig
-    from charlm.corpus import Corpus, read_text
-    from charlm.model import CharLM
-    from charlm.tokenizer import CharTokenizer
-    from charlm.training import Trainer
+    """Return the same for charlm's trainer, and the precision and threads that it chose."""
+    from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+    from charlm.data.dataset import Dataset
+    from charlm.data.text_files import read_text
+    from charlm.data.tokenizer import CharTokenizer
+    from charlm.model.device import keep_memory, torch_threads
+    from charlm.model.language_model import CharLM
+    from charlm.training.autotune import candidates, fastest
+    from charlm.training.trainer import Trainer
 
-    machine.keep_memory()
+    keep_memory()
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
-    corpus = Corpus.from_text(text, tokenizer, validation_fraction=0.1)
+    dataset = Dataset.from_text(text, tokenizer, validation_fraction=0.1)
     lanes, window = SIZES[hidden]
     config = TrainConfig(steps=10**6, batch_size=lanes, seq_length=window, learning_rate=1e-3)
     model = CharLM(
@@ -94,12 +98,12 @@ def charlm_step(backbone, hidden):
         ),
         tokenizer.vocab_size,
     )
-    (precision, threads), _ = machine.fastest(machine.hows("auto", None, model), model, config)
-    trainer = Trainer(model, corpus, config, precision=precision, threads=threads)
+    (precision, threads), _ = fastest(candidates(ComputeConfig(), model), model, config)
+    trainer = Trainer(model, dataset, config, precision=precision, threads=threads)
 
     def step():
         before = trainer.counters.step
-        with machine.threads_of_torch(threads):
+        with torch_threads(threads):
             trainer.step()
         return trainer.stream.window(before).inputs.size
 
@@ -127,7 +131,7 @@ def peak(dtype):
 
 def work(side, pipe):
     """Answer what the parent asks for until it asks for nothing."""
-    step, case, how = None, None, None
+    step, case, compute = None, None, None
     while (asked := pipe.recv()) is not None:
         if asked in ("float32", "bfloat16"):
             pipe.send(peak(asked))
@@ -135,14 +139,14 @@ def work(side, pipe):
         wanted, seconds = asked
         if wanted != case:
             backbone, _, hidden = wanted.partition("-")
-            step, how = (charlm_step if side == "charlm" else stock_step)(backbone, int(hidden))
+            step, compute = (charlm_step if side == "charlm" else stock_step)(backbone, int(hidden))
             case = wanted
             for _ in range(3):
                 step()
         characters, began = 0, time.perf_counter()
         while (spent := time.perf_counter() - began) < seconds:
             characters += step()
-        pipe.send((characters / spent, how))
+        pipe.send((characters / spent, compute))
 
 
 def operations(case):
@@ -177,22 +181,22 @@ def main():
     results = {}
     for case in arguments.only:
         speeds, peaks = {"stock": [], "charlm": []}, {"float32": [], "bfloat16": []}
-        how = ""
+        compute = ""
         for _ in range(arguments.rounds):
             for side, found in speeds.items():
-                speed, how = ask(side, (case, arguments.seconds))
+                speed, compute = ask(side, (case, arguments.seconds))
                 found.append(speed)
             for dtype, found in peaks.items():
                 found.append(ask("charlm", dtype))
         stock, ours = (statistics.median(speeds[side]) for side in ("stock", "charlm"))
         ratios = [b / a for a, b in zip(speeds["stock"], speeds["charlm"], strict=True)]
         float32, bfloat16 = (statistics.median(peaks[d]) for d in ("float32", "bfloat16"))
-        best = bfloat16 if how.startswith("bfloat16") else float32
+        best = bfloat16 if compute.startswith("bfloat16") else float32
         results[case] = {
             "stock_chars_per_second": round(stock),
             "charlm_chars_per_second": round(ours),
             "ratio": round(statistics.median(ratios), 2),
-            "how": how,
+            "compute": compute,
             "stock_share_of_float32_peak": round(stock * operations(case) / float32, 2),
             "charlm_share_of_peak": round(ours * operations(case) / best, 2),
             "float32_peak_gflops": round(float32 / 1e9),
@@ -202,7 +206,7 @@ def main():
         print(
             f"{case:10} {stock / 1000:8.1f}k char/s {ours / 1000:8.1f}k char/s  {row['ratio']:5.2f}"
             f"  {row['stock_share_of_float32_peak']:20.2f}  {row['charlm_share_of_peak']:6.2f}"
-            f"  {how}",
+            f"  {compute}",
             flush=True,
         )
     for pipe in pipes.values():

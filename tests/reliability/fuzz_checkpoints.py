@@ -16,6 +16,7 @@ import collections
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -30,12 +31,14 @@ import numpy as np
 import safetensors.numpy
 
 from charlm import checkpoint as checkpoints
+from charlm import tensor_file
+from charlm.config import ModelConfig
 from charlm.errors import CheckpointError
+from charlm.inference import prompt_state
 
 DATA = Path(__file__).parent.parent / "data"
-BASES = [
-    path.read_bytes() for path in sorted(DATA.glob(f"format-{checkpoints.FORMAT}-*.safetensors"))
-]
+BASES = [path.read_bytes() for path in sorted(DATA.glob("golden-*.safetensors"))]
+PEAK = 100  # megabytes of memory that all cases together may take on top
 MEMORY = 1 << 30  # bytes of address space that a case may take on top
 SECONDS = 5.0  # that a case may take
 JUNK = [
@@ -60,7 +63,7 @@ def signed(header, document):
     """Return the header with another document, and the right checksum of it."""
     text = document if isinstance(document, str) else json.dumps(document)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    metadata = {checkpoints.DOCUMENT: text, checkpoints.CHECKSUM: digest}
+    metadata = {tensor_file.DOCUMENT: text, tensor_file.CHECKSUM: digest}
     return header | {"__metadata__": metadata}
 
 
@@ -136,7 +139,7 @@ def header_changed(rng, data):
 def document_changed(rng, data):
     """Replace a value of the document, at any depth, and sign it anew; the claim is then true."""
     header, rest = split(data)
-    document = json.loads(header["__metadata__"][checkpoints.DOCUMENT])
+    document = json.loads(header["__metadata__"][tensor_file.DOCUMENT])
     place = document
     while True:
         key = rng.choice(list(place)) if place else None
@@ -169,15 +172,14 @@ def document_odd(rng, data):
 
 
 def numbers_wrong(rng, data):
-    """Put in weights that are no numbers, or scale them, with right checksums."""
+    """Put in weights that are NaN, infinite or huge, with right checksums."""
     header, _ = split(data)
-    document = json.loads(header["__metadata__"][checkpoints.DOCUMENT])
+    document = json.loads(header["__metadata__"][tensor_file.DOCUMENT])
     tensors = {name: tensor.copy() for name, tensor in safetensors.numpy.load(data).items()}
     name = rng.choice(list(tensors))
     value = rng.choice([np.nan, np.inf, -np.inf, 1e38, 1e-45])
     tensors[name].flat[rng.randrange(max(1, tensors[name].size))] = value
-    digest = hashlib.sha256(tensors[name].tobytes()).hexdigest()
-    document["sha256"][name] = digest
+    document["sha256"][name] = tensor_file.checksum(tensors[name])
     metadata = signed({}, document)["__metadata__"]
     return safetensors.numpy.save(tensors, metadata=metadata)
 
@@ -226,11 +228,11 @@ def same(found, original):
     )
 
 
-def try_to_load(path, *, model_only=False):
-    """Return the checkpoint at a path, or None if it is refused, as it must be, in bounds."""
+def try_to_load(path, load=checkpoints.load):
+    """Return what is at a path, or None if it is refused, as it must be, in bounds."""
     began = time.monotonic()
     try:
-        found = checkpoints.load(path, model_only=model_only)
+        found = load(path)
     except CheckpointError as error:
         assert str(error)
         found = None
@@ -238,8 +240,40 @@ def try_to_load(path, *, model_only=False):
     return found
 
 
+def huge_claim(rng, path, data):
+    """Write a sparse file whose header, document and size agree, for a model of gigabytes."""
+    header, _ = split(data)
+    document = json.loads(header["__metadata__"][tensor_file.DOCUMENT])
+    sizes = {"hidden_size": rng.choice([2048, 4096]), "num_layers": rng.choice([2, 64])}
+    document["model"] |= sizes | {"embedding_size": rng.choice([64, 16_384])}
+    document["train"]["batch_size"] = rng.choice([16, 2**20])
+    path.write_bytes(data)
+    counters = checkpoints.load(path).counters  # of a run that was trained: with an optimizer
+    model = ModelConfig.from_dict(document["model"])
+    shapes = model.parameter_shapes(len(document["vocabulary"]))
+    names = {f"model.{name}": shape for name, shape in shapes.items()}
+    if counters.step:
+        for name, shape in shapes.items():
+            names |= {f"optimizer.{name}.{key}": shape for key in ("exp_avg", "exp_avg_sq")}
+            names[f"optimizer.{name}.step"] = ()
+    states = model.state_shapes(document["train"]["batch_size"])
+    names |= {f"state.{name}": shape for name, shape in states.items()}
+    document["sha256"] = dict.fromkeys(names, "0" * 64)
+    entries, end = {}, 0
+    for name, shape in names.items():
+        start, end = end, end + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = joined(signed(entries, document), b"")
+    path.write_bytes(text)
+    try:
+        os.truncate(path, len(text) + end)
+    except OSError:  # more than this file system takes
+        return False
+    return True
+
+
 def no_files(folder):
-    """Try what is no regular file in the place of a checkpoint; return how many cases."""
+    """Try what is not a regular file in the place of a checkpoint; return how many cases."""
     path = folder / "c.safetensors"
     targets = [path, folder, "/dev/null", "/dev/zero", "/dev/random", folder / "none"]
     for target in targets:
@@ -260,7 +294,7 @@ def fuzz(folder, cases, seed):
     rng = random.Random(seed)
     path = folder / "c.safetensors"
     counts = collections.Counter()
-    counts["no regular file: refused"] = no_files(folder)
+    counts["not a regular file: refused"] = no_files(folder)
     originals = []
     for data in BASES:
         path.write_bytes(data)
@@ -269,28 +303,69 @@ def fuzz(folder, cases, seed):
         base = rng.randrange(len(BASES))
         way = rng.choice(WAYS)
         path.write_bytes(way(rng, BASES[base]))
-        found = try_to_load(path, model_only=rng.random() < 0.2)
+        model_only = rng.random() < 0.2
+        found = try_to_load(path, lambda path: checkpoints.load(path, model_only=model_only))  # noqa: B023
         if found is not None and way.__name__ not in SIGNED:
             assert same(found, originals[base]), way.__name__
         counts[f"{way.__name__}: {'loads' if found else 'refused'}"] += 1
     return counts
 
 
+def fuzz_claims(path, cases, rng):
+    """Try files that claim to be huge; return how many."""
+    tried = 0
+    for _ in range(cases):
+        if huge_claim(rng, path, rng.choice(BASES)):
+            assert try_to_load(path) is None
+            tried += 1
+        path.unlink()
+    return tried
+
+
+def fuzz_states(folder, cases, rng):
+    """Try ``cases`` changed files of saved states; return how often each way ended how."""
+    path = folder / "s"
+    counts = collections.Counter()
+    config = ModelConfig(hidden_size=11, embedding_size=5)
+    shapes = [(13,), *config.state_shapes(1).values()]
+    logits, *state = (np.full(shape, 0.5, np.float32) for shape in shapes)
+    original = prompt_state.PromptState(logits, tuple(state))
+    prompt_state.save(original, path, config, "model")
+    data = path.read_bytes()
+    for _ in range(cases):
+        way = rng.choice([way for way in WAYS if way is not document_changed])
+        path.write_bytes(way(rng, data))
+        found = try_to_load(path, lambda path: prompt_state.load(path, config, 13, "model"))
+        if found is not None and way.__name__ not in SIGNED:
+            pairs = zip((found.logits, *found.state), (logits, *state), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs), way.__name__
+        counts[f"state, {way.__name__}: {'loads' if found else 'refused'}"] += 1
+    return counts
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument(
+        "--cases", type=int, default=20_000, help="and half as many saved states"
+    )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         counts = fuzz(Path(folder), arguments.cases, arguments.seed)
+        rng = random.Random(arguments.seed)
+        counts += fuzz_states(Path(folder), arguments.cases // 2, rng)
+        claims = fuzz_claims(Path(folder) / "c.safetensors", max(3, arguments.cases // 400), rng)
+        counts["claims to be huge: refused"] = claims
         assert not Path("unpickled").exists()
         os.chdir("/")
     seconds = round(time.monotonic() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before
+    assert peak < PEAK, f"{peak} MB on top"
     result = {"program": "fuzz_checkpoints", "cases": counts.total(), "seconds": seconds}
     print(json.dumps(result | {"peak_megabytes": peak, "counts": dict(sorted(counts.items()))}))
 

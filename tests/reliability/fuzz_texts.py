@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 import charlm
-from charlm import runs
 from charlm.errors import CharlmError
+from charlm.training.start import start
 
 ROOT = Path(__file__).parent.parent.parent
 TEXTS = [(ROOT / "corpora" / f"{name}.txt").read_bytes() for name in ("english", "chinese")]
@@ -61,7 +61,7 @@ def whole_way(data, rng):
     text.write_bytes(data)
     more = {"min_count": 2} if rng.random() < 0.2 else {}
     try:
-        run = runs.start([text], out="run", **SETTINGS, **more)
+        run = start([text], out="run", **SETTINGS, **more)
     except CharlmError as error:
         assert "\n" not in str(error)
         assert not Path("run").exists(), "nothing is left behind"

@@ -47,11 +47,11 @@ def megabytes():
 
 def steps(folder, count):
     """Train for ``count`` small steps, and tell the memory after each tenth of them."""
-    from charlm import runs
+    from charlm.training.start import start
 
     settings = {"hidden_size": 8, "embedding_size": 4, "num_layers": 1, "batch_size": 2}
     how = {"precision": "float32", "threads": 1, "device": "cpu"}
-    run = runs.start(
+    run = start(
         [ENGLISH], out=folder / "run", steps=count, seq_length=4, eval_every=max(1, count // 20),
         **settings, **how,
     )  # fmt: skip

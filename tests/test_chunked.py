@@ -1,9 +1,9 @@
-"""A text read by many lanes tells what one lane tells, also of a model that never forgets."""
+"""A text read in chunks gives what one chunk gives, also with a model that never forgets."""
 
 import numpy as np
 import pytest
 
-from charlm.scan import TOLERANCE, WARM_UP, scan
+from charlm.inference.chunked import TOLERANCE, WARM_UP, read_chunked
 
 
 class Decaying:
@@ -21,41 +21,41 @@ class Decaying:
         self.most = max(self.most, len(starts))
         self.characters += len(starts) * length
         assert state[0].flags.c_contiguous  # cuDNN refuses others
-        now, told = state[0][0, :, 0].copy(), np.empty((len(starts), length), np.float32)
+        now, values = state[0][0, :, 0].copy(), np.empty((len(starts), length), np.float32)
         for t in range(length):
             now = self.memory * now + self.values[starts + t]
-            told[:, t] = now
-        return told, (np.ascontiguousarray(np.broadcast_to(now[:, None], (2, len(now), 3))),)
+            values[:, t] = now
+        return values, (np.ascontiguousarray(np.broadcast_to(now[:, None], (2, len(now), 3))),)
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.9, 0.99, 0.999, 1.0])
 @pytest.mark.parametrize("count", [0, 1, 2 * WARM_UP, 4 * WARM_UP, 4 * WARM_UP + 1, 7003])
-def test_lanes_tell_what_one_lane_tells(count, memory):
+def test_chunks_give_what_one_chunk_gives(count, memory):
     reader = Decaying(count, memory)
     begin = (np.full((2, 1, 3), 3.0),)
-    alone, end = scan(reader, count, begin, batch_size=1)
+    alone, end = read_chunked(reader, count, begin, batch_size=1)
     assert reader.most <= 1
-    told, after = scan(reader, count, begin, batch_size=5)
+    values, after = read_chunked(reader, count, begin, batch_size=5)
     assert reader.most == max(1, min(5, count // (2 * WARM_UP)))
-    assert told.shape == (count,)
-    # A lane may begin TOLERANCE off, as may the one before it, and so on.
-    np.testing.assert_allclose(told, alone, rtol=0, atol=5 * TOLERANCE)
+    assert values.shape == (count,)
+    # A chunk may start TOLERANCE off, as may the one before it, and so on.
+    np.testing.assert_allclose(values, alone, rtol=0, atol=5 * TOLERANCE)
     np.testing.assert_allclose(after[0], end[0], rtol=0, atol=5 * TOLERANCE)
     assert (begin[0] == 3.0).all()
 
 
-def test_a_lane_is_read_again_only_until_it_meets_what_was_read():
+def test_a_chunk_is_read_again_only_until_it_meets_what_was_read():
     reader = Decaying(40_003, 0.99)  # after the warm-up 0.006 of what was before is left
     begin = (np.full((2, 1, 3), 3.0),)
-    alone, _ = scan(Decaying(40_003, 0.99), 40_003, begin, batch_size=1)
-    told, _ = scan(reader, 40_003, begin, batch_size=5)
-    np.testing.assert_allclose(told, alone, rtol=0, atol=5 * TOLERANCE)
+    alone, _ = read_chunked(Decaying(40_003, 0.99), 40_003, begin, batch_size=1)
+    values, _ = read_chunked(reader, 40_003, begin, batch_size=5)
+    np.testing.assert_allclose(values, alone, rtol=0, atol=5 * TOLERANCE)
     assert 40_003 + 4 * WARM_UP < reader.characters <= 40_003 + 8 * WARM_UP
 
 
-def test_what_is_no_number_is_not_read_again():
+def test_nan_is_not_read_again():
     reader = Decaying(40_003, 0.99)
     reader.values[20_000] = np.nan
-    told, _ = scan(reader, 40_003, reader.initial_state(1), batch_size=5)
-    assert np.isnan(told).any()
+    values, _ = read_chunked(reader, 40_003, reader.initial_state(1), batch_size=5)
+    assert np.isnan(values).any()
     assert reader.characters <= 40_003 + 4 * WARM_UP

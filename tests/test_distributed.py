@@ -12,10 +12,10 @@ import torch
 from conftest import QUICK_FLAGS, metrics
 
 from charlm import checkpoint as checkpoints
-from charlm.backbones import dropped
 from charlm.cli import main
 from charlm.errors import ConfigError
-from charlm.processes import Processes
+from charlm.model.distributed import Processes
+from charlm.model.layers import locked_dropout
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "charlm"]
 FLAGS = [*QUICK_FLAGS, "--batch-size", "6", "--dropout", "0.3", "--weight-drop", "0.2"]
@@ -36,9 +36,9 @@ def test_lanes_that_cannot_be_dealt_out_are_refused():
 
 def test_a_lane_has_its_own_mask_wherever_it_is():
     x = torch.ones(6, 4, 50)
-    whole = dropped(x, 0.3, torch.Generator().manual_seed(1))
+    whole = locked_dropout(x, 0.3, torch.Generator().manual_seed(1))
     parts = [
-        dropped(x[:2], 0.3, torch.Generator().manual_seed(1), Processes(rank, 3))
+        locked_dropout(x[:2], 0.3, torch.Generator().manual_seed(1), Processes(rank, 3))
         for rank in range(3)
     ]
     assert torch.equal(torch.cat(parts), whole)
@@ -49,9 +49,9 @@ def test_alone_all_of_it_does_nothing():
     assert alone.first
     assert alone.any(True)
     assert not alone.any(False)
-    assert alone.same("x") == "x"
+    assert alone.broadcast("x") == "x"
     assert torch.equal(alone.mean(tensor), tensor)
-    assert torch.equal(alone.gathered(tensor, 1), tensor)
+    assert torch.equal(alone.gather(tensor, 1), tensor)
 
 
 def together(*words):
@@ -73,7 +73,7 @@ def together(*words):
     return texts[0]
 
 
-def test_two_processes_do_what_one_does_and_go_on_from_each_others_checkpoints(workplace):
+def test_two_processes_do_what_one_does_and_resume_each_others_checkpoints(workplace):
     assert main(["train", "text.txt", "--out", "one", *FLAGS]) == 0
     assert "done in" in together("train", "text.txt", "--out", "two", *FLAGS)
     assert main(["resume", "two", "--steps", "9"]) == 0
@@ -89,7 +89,7 @@ def test_two_processes_do_what_one_does_and_go_on_from_each_others_checkpoints(w
         assert tensor == pytest.approx(b.tensors()[name], abs=1e-4), name
 
 
-def test_a_process_that_is_killed_ends_the_others_and_the_run_can_go_on(workplace):
+def test_a_process_that_is_killed_ends_the_others_and_the_run_can_be_resumed(workplace):
     flags = [*FLAGS, "--steps", "10000000", "--save-every", "20"]
     process = subprocess.Popen(
         [*TWO, "train", "text.txt", "--out", "run", *flags],

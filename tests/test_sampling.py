@@ -6,33 +6,32 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from charlm.config import SampleConfig
-from charlm.engine import Engine
 from charlm.errors import ConfigError, DivergenceError
-from charlm.generation import (
-    Block,
+from charlm.inference.decoding import Block, blocks
+from charlm.inference.engine import Engine
+from charlm.inference.prompt_state import PromptState
+from charlm.inference.sampling import (
     allowed_mask,
-    blocks,
     choose,
     probabilities,
     seeded,
-    surprise,
+    surprisal,
     unnormalized,
 )
-from charlm.readings import Reading
 
 LOGITS = arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32))
 
 
 class Chain:
-    """A stepper whose logits are a row of a table: the character before decides."""
+    """A model whose logits are a row of a table: the character before decides."""
 
     def __init__(self, table):
         self.table = np.asarray(table, dtype=np.float64)
 
-    def lanes(self, state):
-        return Chain.Lanes(self.table, state)
+    def stepper(self, state):
+        return Chain.Stepper(self.table, state)
 
-    class Lanes:
+    class Stepper:
         def __init__(self, table, state):
             self.table, self.state = table, state
 
@@ -41,12 +40,12 @@ class Chain:
             return self.table[ids]
 
 
-def reading(chain):
-    return Reading(chain.table[0], (np.zeros((1, 1, 1)),))
+def prompt(chain):
+    return PromptState(chain.table[0], (np.zeros((1, 1, 1)),))
 
 
 def block(chain, config, indices=range(1), **options):
-    return Block(chain, reading(chain), config, indices, **options)
+    return Block(chain, prompt(chain), config, indices, **options)
 
 
 def sample(chain, count, config, **options):
@@ -159,7 +158,7 @@ def random_engine(config, scale):
         for name, shape in config.parameter_shapes(V).items()
     }
     engine = Engine(config, tensors)
-    return engine, Reading(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
+    return engine, PromptState(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
@@ -190,11 +189,11 @@ def test_blocks_hold_every_sample_once(count):
 
 def test_a_block_leaves_its_reading_alone_and_tells_what_it_has_read_since():
     chain = Chain(np.random.default_rng(0).normal(size=(6, 6)))
-    before = reading(chain)
+    before = prompt(chain)
     drawn = Block(chain, before, SampleConfig(seed=1), range(3))
     for count in range(1, 5):
         ids = drawn.draw()
-        after = drawn.reading(2)
+        after = drawn.prompt_state(2)
         assert after.state[0].shape == (1, 1, 1)
         assert after.state[0].item() == count
         assert np.array_equal(after.logits, chain.table[ids[2]])
@@ -202,19 +201,19 @@ def test_a_block_leaves_its_reading_alone_and_tells_what_it_has_read_since():
     assert np.array_equal(before.logits, chain.table[0])
 
 
-def test_surprise_is_the_log_of_the_softmax():
+def test_surprisal_is_the_log_of_the_softmax():
     logits = np.random.default_rng(0).normal(size=(2, 3, 5)) * 30
     ids = np.random.default_rng(1).integers(0, 5, (2, 3))
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(p, ids[..., None], -1)[..., 0])
-    np.testing.assert_allclose(surprise(logits, ids), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(surprisal(logits, ids), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_no_numbers_raise(wrong, temperature):
-    with pytest.raises(DivergenceError, match="no numbers"):
+    with pytest.raises(DivergenceError, match="NaN or infinite"):
         sample(Chain([[wrong, 1.0]] * 2), 3, SampleConfig(seed=1, temperature=temperature))
 
 

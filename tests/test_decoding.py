@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_generation import Chain, reading
+from test_sampling import Chain, prompt
 
 from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError
-from charlm.generation import Block, surprise
-from charlm.writing import Lines, Stops, samples
+from charlm.inference.decoding import Block, Lines, Stops, failure_table, samples
+from charlm.inference.sampling import surprisal
 
 LETTERS = "abc\n"
 CHAIN = Chain(np.random.default_rng(4).normal(size=(4, 4)))
@@ -17,14 +17,17 @@ CHAIN = Chain(np.random.default_rng(4).normal(size=(4, 4)))
 
 def drawn(config, chain=CHAIN, **options):
     def block(indices):
-        return Block(chain, reading(chain), config, indices)
+        return Block(chain, prompt(chain), config, indices, **options)
 
-    return samples(block, LETTERS, config, **options)
+    return samples(block, LETTERS, config)
 
 
-@given(st.text("ab", max_size=40), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+@given(
+    st.text("ab", max_size=40),
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
+)
 def test_a_text_ends_before_the_first_stop(text, stops):
-    watch, kept, ended = Stops(stops), "", False
+    watch, kept, ended = Stops([(stop, failure_table(stop)) for stop in stops]), "", False
     for character in text:
         piece, ended = watch.feed(character)
         kept += piece
@@ -81,11 +84,11 @@ def test_without_end_there_is_always_more():
     assert sample.reason is None
 
 
-def test_surprise_is_that_of_the_model_whatever_it_is_drawn_with():
+def test_surprisal_is_that_of_the_model_whatever_it_is_drawn_with():
     config = SampleConfig(seed=1, length=50, temperature=0.3, top_k=2)
-    (sample,) = drawn(config, surprise=True)
+    (sample,) = drawn(config, with_surprisal=True)
     ids = [0, *(LETTERS.index(c) for c in "".join(sample))]
-    expected = surprise(CHAIN.table[ids[:-1]], np.array(ids[1:])).sum()
+    expected = surprisal(CHAIN.table[ids[:-1]], np.array(ids[1:])).sum()
     assert sample.bits_per_char == pytest.approx(expected / 50 / np.log(2), rel=1e-6)
     (silent,) = drawn(config)
     assert "".join(silent)
@@ -95,9 +98,9 @@ def test_surprise_is_that_of_the_model_whatever_it_is_drawn_with():
 def test_a_sample_that_others_have_passed_has_no_state():
     first, second = list(drawn(SampleConfig(seed=1, length=9, num_samples=3)))[1:]
     next(iter(second))
-    assert second.reading() is not None
+    assert second.prompt_state() is not None
     with pytest.raises(ConfigError, match="drawn alone"):
-        first.reading()
+        first.prompt_state()
 
 
 def test_a_sample_without_end_keeps_nothing_of_what_it_has_given():
@@ -105,7 +108,7 @@ def test_a_sample_without_end_keeps_nothing_of_what_it_has_given():
     stream = iter(sample)
     for _ in range(100):
         next(stream)
-    assert len(sample.group.steps) == 1
+    assert len(sample.block.drawn) == 1
 
 
 def lines(config, known=()):

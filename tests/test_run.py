@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,11 @@ import pytest
 from conftest import QUICK, assert_same_run, metrics, words
 
 from charlm import checkpoint as checkpoints
-from charlm import runs
 from charlm.api import load
-from charlm.corpus import fingerprint
+from charlm.data.text_files import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
+from charlm.training.resume import resume
+from charlm.training.start import start
 
 
 def trained(run):
@@ -33,24 +35,24 @@ def latest(folder):
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(workplace, backbone):
     settings = QUICK | {"backbone": backbone, "dropout": 0.3, "weight_drop": 0.25}
-    trained(runs.start(["text.txt"], out="straight", **settings))
-    stopped_after(runs.start(["text.txt"], out="stopped", **settings), 3)
-    stopped_after(runs.resume("stopped"), 4)
-    trained(runs.resume("stopped"))
+    trained(start(["text.txt"], out="straight", **settings))
+    stopped_after(start(["text.txt"], out="stopped", **settings), 3)
+    stopped_after(resume("stopped"), 4)
+    trained(resume("stopped"))
     assert_same_run("straight", "stopped")
 
 
 def test_what_came_after_the_checkpoint_is_cut_from_the_metrics(workplace):
-    trained(runs.start(["text.txt"], out="straight", **QUICK))
-    stopped_after(runs.start(["text.txt"], out="killed", **QUICK), 2)
+    trained(start(["text.txt"], out="straight", **QUICK))
+    stopped_after(start(["text.txt"], out="killed", **QUICK), 2)
     with Path("killed/metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "validation_loss": 9}\n{"step": 6, "vali')
-    trained(runs.resume("killed"))
+    trained(resume("killed"))
     assert_same_run("straight", "killed")
 
 
 def test_a_folder_holds_best_latest_and_metrics(workplace):
-    run = trained(runs.start(["text.txt"], **QUICK))
+    run = trained(start(["text.txt"], **QUICK))
     assert run.folder == Path("checkpoints/text")
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"best.safetensors", "latest.safetensors", "metrics.jsonl"}
@@ -60,35 +62,35 @@ def test_a_folder_holds_best_latest_and_metrics(workplace):
 
 
 def test_a_new_run_never_touches_an_old_one(workplace):
-    folders = [runs.start(["text.txt"], **QUICK).folder for _ in range(3)]
+    folders = [start(["text.txt"], **QUICK).folder for _ in range(3)]
     assert folders == [Path("checkpoints") / name for name in ("text", "text-2", "text-3")]
     with pytest.raises(ConfigError, match="is there already and not empty: choose another"):
-        runs.start(["text.txt"], out=folders[0], **QUICK)
+        start(["text.txt"], out=folders[0], **QUICK)
 
 
 def test_a_run_can_be_resumed_from_its_first_moment_on(workplace):
-    trained(runs.start(["text.txt"], out="straight", **QUICK))
-    runs.start(["text.txt"], out="killed at once", **QUICK)
-    trained(runs.resume("killed at once"))
+    trained(start(["text.txt"], out="straight", **QUICK))
+    start(["text.txt"], out="killed at once", **QUICK)
+    trained(resume("killed at once"))
     assert_same_run("straight", "killed at once")
 
 
 def test_save_every_saves_between_evaluations(workplace):
-    run = runs.start(["text.txt"], out="run", **(QUICK | {"eval_every": 6, "save_every": 2}))
+    run = start(["text.txt"], out="run", **(QUICK | {"eval_every": 6, "save_every": 2}))
     for progress in run.progress():
         assert latest("run").counters.step == progress.step // 2 * 2
 
 
 def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
-    runs.start(["text.txt"], out="run", **QUICK)
-    before = latest("run").fingerprint
+    start(["text.txt"], out="run", **QUICK)
+    before = latest("run").source.fingerprint
     Path("text.txt").rename("moved.txt")
     with pytest.raises(CorpusError, match="is not there: name it with --text"):
-        runs.resume("run")
-    trained(runs.resume("run", text=["moved.txt"]))
+        resume("run")
+    trained(resume("run", text=["moved.txt"]))
     Path("text.txt").write_text(words(600, seed=1))
     with pytest.raises(CorpusError) as caught:
-        runs.resume("run", text=["text.txt"], steps=9)
+        resume("run", text=["text.txt"], steps=9)
     assert before[:16] in str(caught.value)
     assert fingerprint(Path("text.txt").read_text())[:16] in str(caught.value)
 
@@ -96,42 +98,46 @@ def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
 @pytest.mark.parametrize("name", ["/dev/zero", "a\0b", "\ud800", "pipe"])
 def test_a_strangers_checkpoint_makes_us_read_files_only(workplace, name):
     os.mkfifo("pipe")
-    runs.start(["text.txt"], out="run", **QUICK)
-    checkpoints.save(replace(latest("run"), files=(name,)), Path("run/latest.safetensors"))
+    start(["text.txt"], out="run", **QUICK)
+    found = latest("run")
+    foreign = replace(found, source=replace(found.source, files=(name,)))
+    checkpoints.save(foreign, Path("run/latest.safetensors"))
     with pytest.raises(CorpusError, match="is not there: name it with --text"):
-        runs.resume("run")
+        resume("run")
 
 
 def test_a_folder_has_one_trainer_at_a_time(workplace):
-    run = runs.start(["text.txt"], out="run", **QUICK)
+    run = start(["text.txt"], out="run", **QUICK)
     progress = run.progress()
     next(progress)
+    with pytest.raises(ConfigError, match="another process is training in run folder run"):
+        start(["text.txt"], out="run", **QUICK)
     before = sorted((path.name, path.read_bytes()) for path in Path("run").iterdir())
     with pytest.raises(CheckpointError, match="another process is training in run folder run"):
-        runs.resume("run", steps=9)
+        resume("run", steps=9)
     assert sorted((path.name, path.read_bytes()) for path in Path("run").iterdir()) == before
     assert load("run").generate(length=3, seed=1)  # whoever only reads may
     del run, progress  # a trainer that is gone holds nothing
-    for _ in runs.resume("run", steps=9).progress():
+    for _ in resume("run", steps=9).progress():
         pass
 
 
 def test_steps_extend_a_finished_run(workplace):
-    trained(runs.start(["text.txt"], out="run", **QUICK))
+    trained(start(["text.txt"], out="run", **QUICK))
     with pytest.raises(ConfigError, match="is finished: it has done 6 steps, and 6 are asked"):
-        runs.resume("run")
-    trained(runs.resume("run", steps=9))
+        resume("run")
+    trained(resume("run", steps=9))
     assert latest("run").counters.step == 9
     assert latest("run").train_config.steps == 9
     assert [line["step"] for line in metrics("run")] == [2, 4, 6, 8, 9]
 
 
 def test_init_from_begins_with_the_weights_row_by_row(workplace):
-    trained(runs.start(["text.txt"], out="old", **QUICK))
+    trained(start(["text.txt"], out="old", **QUICK))
     Path("other.txt").write_text("xyz \n" + words(300).replace("a", "é"))
     settings = {k: v for k, v in QUICK.items() if k not in ("hidden_size", "embedding_size")}
     settings.pop("num_layers")
-    runs.start(["other.txt"], out="new", init_from="old", **settings)
+    start(["other.txt"], out="new", init_from="old", **settings)
     old, new = checkpoints.load(checkpoints.locate("old")), latest("new")
     assert new.counters.step == 0
     assert set(old.tokenizer.vocabulary) | set("xyzé") == set(new.tokenizer.vocabulary)
@@ -145,11 +151,11 @@ def test_init_from_begins_with_the_weights_row_by_row(workplace):
             assert np.array_equal(ours[row], theirs[new.tokenizer.vocabulary.index(character)])
     assert new.model_config == old.model_config
     with pytest.raises(ConfigError, match="hidden_size cannot be given with init_from"):
-        runs.start(["other.txt"], out="x", init_from="old", hidden_size=4)
+        start(["other.txt"], out="x", init_from="old", hidden_size=4)
 
 
 def test_weights_that_an_update_has_spoilt_are_never_saved(workplace):
-    run = runs.start(["text.txt"], out="run", **(QUICK | {"learning_rate": 1e39, "save_every": 1}))
+    run = start(["text.txt"], out="run", **(QUICK | {"learning_rate": 1e39, "save_every": 1}))
     with pytest.raises(DivergenceError, match="charlm resume run --learning-rate RATE"):
         trained(run)
     assert latest("run").counters.step == 0
@@ -157,32 +163,34 @@ def test_weights_that_an_update_has_spoilt_are_never_saved(workplace):
 
 
 def test_a_checkpoint_alone_is_not_resumed(workplace):
-    runs.start(["text.txt"], out="run", **QUICK)
+    start(["text.txt"], out="run", **QUICK)
     Path("run/latest.safetensors").rename("alone.safetensors")
     with pytest.raises(CheckpointError, match="is a checkpoint without its run"):
-        runs.resume("alone.safetensors")
+        resume("alone.safetensors")
 
 
-def test_a_run_goes_on_from_best_only_where_latest_is_missing(workplace):
-    run = trained(runs.start(["text.txt"], out="run", **QUICK))
+def test_a_run_is_resumed_from_best_only_where_latest_is_missing(workplace):
+    run = trained(start(["text.txt"], out="run", **QUICK))
     assert run.trainer.counters.step == 6
     with pytest.raises(CheckpointError, match="is not where its run is: resume run, or remove"):
-        runs.resume("run/best.safetensors", steps=9)
+        resume("run/best.safetensors", steps=9)
     Path("run/latest.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"run/best.safetensors beside it may be whole"):
-        runs.resume("run", steps=9)
+        resume("run", steps=9)
     Path("run/latest.safetensors").unlink()
-    again = runs.resume("run", steps=9)
-    assert "as there is no latest.safetensors" in again.notices[0]
+    again = resume("run", steps=9)
+    assert again.notices == ["resumes from run/best.safetensors, as there is no latest.safetensors"]
     trained(again)
 
 
-def test_divergence_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace):
+def test_divergence_leaves_the_last_checkpoint_and_says_how_to_continue(workplace):
     bad = {"learning_rate": 1e6, "grad_clip": 0, "optimizer": "sgd", "backbone": "rnn"}
-    run = runs.start(["text.txt"], out="run", **(QUICK | bad | {"nonlinearity": "relu"}))
-    with pytest.raises(DivergenceError, match="charlm resume run --learning-rate RATE goes on"):
+    run = start(["text.txt"], out="run", **(QUICK | bad | {"nonlinearity": "relu"}))
+    with pytest.raises(
+        DivergenceError, match="charlm resume run --learning-rate RATE continues from it"
+    ):
         trained(run)
-    trained(runs.resume("run", learning_rate=1e-3))
+    trained(resume("run", learning_rate=1e-3))
     assert latest("run").counters.step == 6
 
 
@@ -205,13 +213,13 @@ def test_divergence_leaves_the_last_checkpoint_and_says_how_to_go_on(workplace):
 )
 def test_bad_settings_are_refused_and_nothing_is_written(workplace, settings, message):
     with pytest.raises(CharlmError, match=message):
-        runs.start(["text.txt"], **{"steps": 5, "precision": "float32", "threads": 1} | settings)
+        start(["text.txt"], **{"steps": 5, "precision": "float32", "threads": 1} | settings)
     assert [path.name for path in workplace.iterdir()] == ["text.txt"]
 
 
 def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
     Path("tiny.txt").write_text("to be or not to be, that is the question\n" * 2)
-    run = runs.start(["tiny.txt"], steps=3, precision="float32", device="cpu")
+    run = start(["tiny.txt"], steps=3, precision="float32", device="cpu")
     config = run.trainer.config
     assert config.batch_size * config.seq_length <= 72
     assert "batch_size" in run.notices[0]
@@ -221,14 +229,16 @@ def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
 
 def test_a_folder_that_cannot_be_made_is_an_error(workplace):
     with pytest.raises(CheckpointError, match="cannot make folder"):
-        runs.start(["text.txt"], out="text.txt/run", **QUICK)
+        start(["text.txt"], out="text.txt/run", **QUICK)
 
 
-def test_score_of_the_held_out_part_is_the_validation_loss(workplace):
-    trained(runs.start(["text.txt"], out="run", **QUICK))
-    found = latest("run")
-    text = Path("text.txt").read_text()
-    result = runs.score(found, text, held_out=True, device="cpu")
-    assert result.nats_per_char == metrics("run")[-1]["validation_loss"]
-    whole = runs.score(found, text, device="cpu")
-    assert whole.characters == len(text) - 1
+def test_loss_of_the_held_out_part_is_the_validation_loss(run):
+    trained(start(["text.txt"], out="run", **QUICK))
+    command = ("evaluate", "run", "text.txt", "--device", "cpu", "--json")
+    status, out, err = run(*command, "--held-out")
+    assert (status, err) == (0, "")
+    held_out = json.loads(out)
+    assert held_out["nats_per_char"] == metrics("run")[-1]["validation_loss"]
+    length = len(Path("text.txt").read_text())
+    assert held_out["characters"] == length - int(0.9 * length) - 1
+    assert json.loads(run(*command)[1])["characters"] == length - 1

@@ -1,4 +1,4 @@
-"""The text of a run: large ones stay in a file, and train the same."""
+"""The ids of a text: large ones stay in a file, and train the same."""
 
 import json
 import os
@@ -11,17 +11,19 @@ import pytest
 from conftest import QUICK, assert_same_run
 
 from charlm import checkpoint as checkpoints
-from charlm import corpus, runs, texts
-from charlm.corpus import read_text, survey
+from charlm.data import id_cache, text_files
+from charlm.data.text_files import read_text, survey, text_reader
+from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CharlmError, CorpusError
-from charlm.tokenizer import CharTokenizer
+from charlm.training.resume import resume
+from charlm.training.start import start
 
 
 @pytest.fixture
 def large(monkeypatch):
     """Take every text for a large one, and read it in small pieces."""
-    monkeypatch.setattr(texts, "LARGE", 1)
-    monkeypatch.setattr(corpus, "CHUNK", 97)
+    monkeypatch.setattr(id_cache, "LARGE", 1)
+    monkeypatch.setattr(text_files, "CHUNK", 97)
 
 
 def trained(run):
@@ -31,26 +33,26 @@ def trained(run):
 
 
 def test_a_large_text_stays_in_a_file_and_trains_the_same(workplace, large, monkeypatch):
-    run = trained(runs.start(["text.txt"], out="large", **QUICK))
-    assert isinstance(run.trainer.corpus.train, np.memmap)
+    run = trained(start(["text.txt"], out="large", **QUICK))
+    assert isinstance(run.trainer.dataset.train, np.memmap)
     ids = np.load("large/text.npy")
-    assert run.trainer.corpus.tokenizer.decode(ids) == read_text(["text.txt"])
-    monkeypatch.setattr(texts, "LARGE", 10**9)
-    trained(runs.start(["text.txt"], out="small", **QUICK))
+    assert run.trainer.dataset.tokenizer.decode(ids) == read_text(["text.txt"])
+    monkeypatch.setattr(id_cache, "LARGE", 10**9)
+    trained(start(["text.txt"], out="small", **QUICK))
     assert not Path("small/text.npy").exists()
     assert_same_run("large", "small")
 
 
 def test_a_large_text_is_not_needed_to_go_on(workplace, large):
-    trained(runs.start(["text.txt"], out="run", **QUICK))
+    trained(start(["text.txt"], out="run", **QUICK))
     Path("text.txt").unlink()
-    trained(runs.resume("run", steps=9))
+    trained(resume("run", steps=9))
     assert checkpoints.load(Path("run/latest.safetensors")).counters.step == 9
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "facts", "gone"])
 def test_ids_that_are_damaged_are_made_anew(workplace, large, damage):
-    trained(runs.start(["text.txt"], out="run", **QUICK))
+    trained(start(["text.txt"], out="run", **QUICK))
     path, facts = Path("run/text.npy"), Path("run/text.json")
     whole = path.read_bytes()
     if damage == "flip":
@@ -61,37 +63,37 @@ def test_ids_that_are_damaged_are_made_anew(workplace, large, damage):
         facts.write_text(json.dumps(json.loads(facts.read_text()) | {"unknown": True}))
     else:
         path.unlink()
-    trained(runs.resume("run", steps=9))
+    trained(resume("run", steps=9))
     assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 10**9}, {"min_count": 10**6}])
 def test_what_fails_leaves_nothing(workplace, large, settings):
     with pytest.raises(CharlmError):
-        runs.start(["text.txt"], out="run", **(QUICK | settings))
+        start(["text.txt"], out="run", **(QUICK | settings))
     assert sorted(path.name for path in Path().iterdir()) == ["text.txt"]
 
 
 def test_a_pipe_is_read_once(workplace):
-    trained(runs.start(["text.txt"], out="file", **QUICK))
+    trained(start(["text.txt"], out="file", **QUICK))
     os.mkfifo("pipe")
     writer = threading.Thread(target=lambda: Path("pipe").write_text(read_text(["text.txt"])))
     writer.start()
-    trained(runs.start(["pipe"], out="pipes", **QUICK))
+    trained(start(["pipe"], out="pipes", **QUICK))
     writer.join()
     a, b = (checkpoints.load(Path(name) / "best.safetensors") for name in ("file", "pipes"))
-    assert a.fingerprint == b.fingerprint
+    assert a.source.fingerprint == b.source.fingerprint
     assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)
 
 
 @pytest.mark.parametrize("change", ["x", ""])
 def test_a_text_that_changes_while_it_is_read_is_refused(workplace, change):
     path = Path("text.txt")
-    read = texts.source([path])
+    read = text_reader([path])
     found = survey(read())
     path.write_text(path.read_text()[:-5] + change)
     with pytest.raises(CorpusError, match="has changed while it was read"):
-        texts.encode(read, found, CharTokenizer.from_counts(found.counts), None)
+        id_cache.encode(read, found, CharTokenizer.from_counts(found.counts), None)
 
 
 @pytest.mark.parametrize("emoji", ["", "\U0001f600"])
@@ -99,16 +101,16 @@ def test_memory_does_not_grow_with_the_text_but_for_its_ids(tmp_path, emoji):
     path = tmp_path / "large.txt"
     path.write_bytes(("the quick brown fox\r\n" * 20_000 + emoji).encode() * 100)
     tracemalloc.start()
-    read = texts.source([path])
+    read = text_reader([path])
     found = survey(read())
-    ids = texts.encode(read, found, CharTokenizer.from_counts(found.counts), None)
+    ids = id_cache.encode(read, found, CharTokenizer.from_counts(found.counts), None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(ids) == found.characters
-    assert peak < ids.nbytes + 18 * corpus.CHUNK
+    assert peak < ids.nbytes + 18 * text_files.CHUNK
 
 
-def test_progress_is_told_in_bytes_for_both_readings(workplace):
+def test_progress_is_told_in_bytes_for_both_passes(workplace):
     seen = []
-    runs.start(["text.txt"], out="run", **QUICK, on_read=seen.append)
+    start(["text.txt"], out="run", **QUICK, on_progress=seen.append)
     assert sum(seen) == 2 * Path("text.txt").stat().st_size

@@ -5,35 +5,37 @@ import pytest
 import torch
 from conftest import BACKBONES, B, T, tiny_config, words
 
-from charlm import training
 from charlm.api import LanguageModel
+from charlm.cli.progress import decay_line
 from charlm.config import PRECISIONS, TrainConfig
-from charlm.corpus import Corpus
+from charlm.data.dataset import Dataset
+from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError, DivergenceError
-from charlm.evaluation import Evaluation, evaluate
-from charlm.model import CharLM
-from charlm.optimizer import learning_rate, make_optimizer
-from charlm.tokenizer import CharTokenizer
-from charlm.training import Trainer
+from charlm.evaluation.loss import Evaluation, evaluate
+from charlm.model.language_model import CharLM
+from charlm.training.optim import learning_rate, make_optimizer
+from charlm.training.trainer import Trainer
 
 
-def corpus_of(text):
-    return Corpus.from_text(text, CharTokenizer.from_text(text), validation_fraction=0.1)
+def dataset_of(text):
+    return Dataset.from_text(text, CharTokenizer.from_text(text), validation_fraction=0.1)
 
 
-CORPUS = corpus_of(words(600))
+DATASET = dataset_of(words(600))
 
 
-def trainer_of(name="lstm", nonlinearity="tanh", *, corpus=CORPUS, precision="float32", **settings):
+def trainer_of(
+    name="lstm", nonlinearity="tanh", *, dataset=DATASET, precision="float32", **settings
+):
     model_settings = {"dropout": settings.pop("dropout", 0.3)}
     for key in ("hidden_size", "embedding_size"):
         if key in settings:
             model_settings[key] = settings.pop(key)
     config = TrainConfig(**{"batch_size": B, "seq_length": T, "steps": 12, **settings})
     model = CharLM(
-        tiny_config(name, nonlinearity, **model_settings), corpus.tokenizer.vocab_size, seed=1
+        tiny_config(name, nonlinearity, **model_settings), dataset.tokenizer.vocab_size, seed=1
     )
-    return Trainer(model, corpus, config, precision=precision)
+    return Trainer(model, dataset, config, precision=precision)
 
 
 def run_for(trainer, steps):
@@ -84,7 +86,7 @@ def test_evaluation_and_sampling_in_between_change_nothing():
     for trainer in (one, other):
         for progress in trainer.run():
             if trainer is other and progress.step % 2:
-                evaluate(trainer.model, CORPUS.validation)
+                evaluate(trainer.model, DATASET.validation)
                 LanguageModel.from_checkpoint(trainer.checkpoint()).generate(length=9)
                 torch.rand(5)
     assert_same_weights(one, other)
@@ -98,7 +100,7 @@ def test_gradients_stop_at_the_edge_of_a_window_and_the_state_does_not():
     assert all(s.any() for s in carried)
     twin.model.load_weights(trainer.model.weights())
     window = trainer.stream.window(1)
-    assert not window.fresh
+    assert not window.restart
     logits, _ = twin.model(twin._tensor(window.inputs), carried)
     targets = twin._tensor(window.targets)
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -116,7 +118,7 @@ def test_the_state_is_carried_and_begins_afresh_only_with_an_epoch():
         step = trainer.counters.step
         window = stream.window(step)
         if step in (0, stream.windows_per_epoch):
-            assert window.fresh
+            assert window.restart
             state = trainer.model.initial_state(B)
         with torch.no_grad():
             _, state = trainer.model(trainer._tensor(window.inputs), state)
@@ -183,7 +185,7 @@ def test_weight_decay_acts_on_matrices_only(optimizer):
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
 def test_a_regular_text_is_learned_within_seconds(name, nonlinearity):
     trainer = trainer_of(
-        name, nonlinearity, corpus=corpus_of("abc" * 400), dropout=0.0, steps=100,
+        name, nonlinearity, dataset=dataset_of("abc" * 400), dropout=0.0, steps=100,
         learning_rate=0.02, eval_every=100,
     )  # fmt: skip
     run_for(trainer, 100)
@@ -198,8 +200,7 @@ def test_a_text_without_order_stays_at_its_unigram_entropy():
     """
     odds = np.array([0.5, 0.25, 0.125, 0.125])
     text = "".join(np.random.default_rng(0).choice(list("abcd"), 20_000, p=odds))
-    corpus = Corpus.from_text(text, CharTokenizer.from_text(text), validation_fraction=0.1)
-    trainer = trainer_of(corpus=corpus, steps=150, batch_size=20, learning_rate=0.01)
+    trainer = trainer_of(dataset=dataset_of(text), steps=150, batch_size=20, learning_rate=0.01)
     run_for(trainer, 150)
     entropy = -(odds * np.log(odds)).sum()
     assert -0.05 < trainer.counters.best_loss - entropy < 0.10
@@ -220,7 +221,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(training.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("charlm.training.trainer.time.monotonic", lambda: self.now)
         step = Trainer.step
 
         def ticking(trainer):
@@ -232,8 +233,8 @@ class Clock:
 
 def in_minutes(minutes, **settings):
     config = {"batch_size": B, "seq_length": T, "warmup_steps": 3, "eval_every": 7, **settings}
-    model = CharLM(tiny_config(), CORPUS.tokenizer.vocab_size, seed=1)
-    return Trainer(model, CORPUS, TrainConfig(minutes=minutes, **config))
+    model = CharLM(tiny_config(), DATASET.tokenizer.vocab_size, seed=1)
+    return Trainer(model, DATASET, TrainConfig(minutes=minutes, **config))
 
 
 def test_a_run_in_minutes_ends_in_time_with_a_rate_near_0(monkeypatch):
@@ -244,8 +245,11 @@ def test_a_run_in_minutes_ends_in_time_with_a_rate_near_0(monkeypatch):
     assert progress[-1].step == progress[-1].steps == 60
     assert progress[-1].learning_rate < 0.05 * progress[20].learning_rate
     assert progress[-1].validation_loss is not None
-    (note,) = [p.note for p in progress if p.note]
-    assert note == "0.5 minutes are left: the learning rate falls from here to the end at step 60"
+    (decay,) = [p for p in progress if p.decay_reason is not None]
+    assert (decay.step, decay.decay_reason) == (30, "time")
+    assert decay_line(decay) == (
+        "0.5 minutes are left; the learning rate falls from here to the end at step 60"
+    )
     assert [p.steps for p in progress] == [None] * 29 + [60] * 31
 
 
@@ -267,8 +271,8 @@ def test_a_run_in_minutes_is_resumed_exactly(monkeypatch, stop):
     reported = run_for(straight, 30)
     before = run_for(first, stop)
     saved = first.checkpoint()
-    model = CharLM(saved.model_config, CORPUS.tokenizer.vocab_size)
-    second = Trainer(model, CORPUS, saved.train_config)
+    model = CharLM(saved.model_config, DATASET.tokenizer.vocab_size)
+    second = Trainer(model, DATASET, saved.train_config)
     second.restore(saved)
     assert before + run_for(second, 30) == reported
     assert_same_weights(straight, second)
@@ -281,11 +285,15 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     def found(*_):
         return Evaluation(next(losses), 100)
 
-    monkeypatch.setattr(training, "evaluate", found)
+    monkeypatch.setattr("charlm.training.trainer.evaluate", found)
     trainer = in_minutes(100.0)
     progress = list(trainer.run())
-    (note,) = [p.note for p in progress if p.note]
-    assert note.startswith("validation has not improved since step 14: the learning rate falls")
+    (decay,) = [p for p in progress if p.decay_reason is not None]
+    assert (decay.step, decay.decay_reason, decay.best_step) == (35, "early stopping", 14)
+    assert decay_line(decay) == (
+        "early stopping: validation has not improved since step 14; "
+        "the learning rate falls from here to the end at step 53"
+    )
     assert progress[-1].step == 35 + 18  # PATIENCE evaluations later, and half as many steps again
 
 
@@ -314,11 +322,11 @@ def test_losses_that_are_read_late_are_the_same(monkeypatch):
             read(trainer, wait=wait)
             unread.append(len(trainer.unread))
 
-    def tell(trainer, step, values):
+    def queue(trainer, step, values):
         trainer.unread.append((step, values, Late()))
 
     monkeypatch.setattr(Trainer, "read", after_the_step)
-    monkeypatch.setattr(Trainer, "_tell", tell)
+    monkeypatch.setattr(Trainer, "_queue", queue)
     theirs = run_for(late, 12)
     assert unread == [1, 2, 2, 3, 0, 1, 2, 2, 3, 0, 1, 0]
     assert [theirs[i] for i in (4, 9, 11)] == [reported[i] for i in (4, 9, 11)]

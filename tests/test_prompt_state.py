@@ -3,65 +3,59 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import safetensors.numpy
-from conftest import DATA
+from conftest import DATA, H, L, V, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm import readings
+from charlm import tensor_file
 from charlm.api import LanguageModel
+from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, ConfigError
-from charlm.readings import CHECKSUM, MODEL, Reading
-from charlm.tokenizer import CharTokenizer
+from charlm.inference import prompt_state
+from charlm.inference.prompt_state import KIND, PromptState
 
-NAMES = ("h", "c")
-ANY = Reading(np.arange(5, dtype=np.float32), tuple(np.full((2, 1, 3), x, "f4") for x in (1, 2)))
-SHAPES = {name: tensor.shape for name, tensor in ANY.tensors(NAMES).items()}
+CONFIG = tiny_config("lstm")
+STATE = tuple(np.full((L, 1, H), x, np.float32) for x in (1, 2))
+ANY = PromptState(np.arange(V, dtype=np.float32), STATE)
 
 
-def load(path):
-    return readings.load(path, model="m", shapes=SHAPES)
+def save(path, state=ANY, model="m"):
+    prompt_state.save(state, path, CONFIG, model)
+
+
+def load(path, config=CONFIG, vocab_size=V):
+    return prompt_state.load(path, config, vocab_size, "m")
+
+
+def assert_is_any(found):
+    assert np.array_equal(found.logits, ANY.logits)
+    assert all(np.array_equal(a, b) for a, b in zip(found.state, ANY.state, strict=True))
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    path = tmp_path / "state"
-    readings.save(ANY, path, model="m", names=NAMES)
-    found = load(path)
-    assert np.array_equal(found.logits, ANY.logits)
-    assert all(np.array_equal(a, b) for a, b in zip(found.state, ANY.state, strict=True))
-    assert path.stat().st_size < 1000
+    save(tmp_path / "state")
+    assert_is_any(load(tmp_path / "state"))
+    assert (tmp_path / "state").stat().st_size < 1000
 
 
 def test_another_model_is_refused(tmp_path):
-    readings.save(ANY, tmp_path / "state", model="other", names=NAMES)
+    save(tmp_path / "state", model="other")
     with pytest.raises(CheckpointError, match="of another model"):
         load(tmp_path / "state")
+    save(tmp_path / "state")
+    for config, vocab_size in [(tiny_config("gru"), V), (CONFIG, V + 1)]:
+        with pytest.raises(CheckpointError, match="not of the names and shapes"):
+            load(tmp_path / "state", config, vocab_size)
 
 
-def damaged():
-    good = ANY.tensors(NAMES)
-    header = {MODEL: "m"}
-    yield "no state", good, None
-    yield "its shapes", good | {"more": ANY.logits}, header
-    yield "its shapes", {"logits": ANY.logits}, header
-    yield "its shapes", good | {"logits": ANY.logits[:4]}, header
-    yield "its checksum", good | {"state.c": ANY.state[1] * 2}, header
-    yield "no numbers", good | {"state.c": ANY.state[1].astype("f8")}, header
-    yield "no numbers", good | {"state.c": ANY.state[1] * np.float32(np.nan)}, header
-
-
-@pytest.mark.parametrize(("message", "tensors", "header"), list(damaged()))
-def test_damage_is_refused(tmp_path, message, tensors, header):
-    path = tmp_path / "state"
-    if message == "no numbers":
-        header = header | {CHECKSUM: readings._checksum(tensors)}
-    safetensors.numpy.save_file(tensors, path, metadata=header)
-    with pytest.raises(CheckpointError, match=message):
-        load(path)
+def test_a_state_that_holds_no_numbers_is_refused(tmp_path):
+    save(tmp_path / "state", replace(ANY, logits=ANY.logits * np.float32(np.nan)))
+    with pytest.raises(CheckpointError, match="not all finite"):
+        load(tmp_path / "state")
 
 
 def test_every_flipped_byte_and_every_truncation_is_refused_or_harmless(tmp_path):
     path = tmp_path / "state"
-    readings.save(ANY, path, model="m", names=NAMES)
+    save(path)
     whole = path.read_bytes()
     for place in range(len(whole)):
         data = bytearray(whole)
@@ -72,48 +66,46 @@ def test_every_flipped_byte_and_every_truncation_is_refused_or_harmless(tmp_path
                 found = load(path)
             except CheckpointError:
                 continue
-            assert np.array_equal(found.logits, ANY.logits)
-            assert all(np.array_equal(a, b) for a, b in zip(found.state, ANY.state, strict=True))
+            assert_is_any(found)
 
 
-def test_what_is_no_file_of_ours_is_refused(tmp_path):
+def test_what_is_no_state_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "none")
-    with pytest.raises(CheckpointError, match="no state that charlm generate saved"):
-        load(DATA / "format-1-lstm.safetensors")
+    with pytest.raises(CheckpointError, match="is not a saved state, but a checkpoint"):
+        load(DATA / "golden-lstm.safetensors")
 
 
 def test_a_place_where_something_would_be_lost_is_refused(tmp_path):
     (tmp_path / "text").write_text("abc")
-    readings.save(ANY, tmp_path / "state", model="m", names=NAMES)
-    readings.check_target(tmp_path / "state")
-    readings.check_target(tmp_path / "new")
+    tensor_file.save(tmp_path / "other", "another kind", {}, {})
+    save(tmp_path / "state")
+    prompt_state.check_target(tmp_path / "state")
+    prompt_state.check_target(tmp_path / "new")
     os.mkfifo(tmp_path / "pipe")
     before = sorted(path.name for path in tmp_path.iterdir())
     for name, message in [
-        ("text", "no saved state"), ("none/state", "no folder"), (".", "is a folder"),
-        ("pipe", "no regular file"),
+        ("text", f"not a {KIND}"), ("other", f"not a {KIND}"), ("none/state", "no folder"),
+        (".", "is a folder"), ("pipe", "not a regular file"),
     ]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
-            readings.check_target(tmp_path / name)
+            prompt_state.check_target(tmp_path / name)
         with pytest.raises(CheckpointError, match=message):
-            readings.save(ANY, tmp_path / name, model="m", names=NAMES)
+            save(tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "link").symlink_to("state")
-    readings.save(ANY, tmp_path / "link", model="m", names=NAMES)
+    save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
-    assert (
-        load(tmp_path / "state").tensors(NAMES).keys()
-        == load(tmp_path / "link").tensors(NAMES).keys()
-    )
+    for name in ("state", "link"):
+        assert_is_any(load(tmp_path / name))
 
 
 def lm_of(name, **changes):
-    found = checkpoints.load(DATA / f"format-1-{name}.safetensors")
+    found = checkpoints.load(DATA / f"golden-{name}.safetensors")
     config = replace(found.model_config, **changes)
     return LanguageModel(config, found.tokenizer, found.weights)
 

@@ -7,11 +7,11 @@ from conftest import BACKBONES, DATA, GOLDEN, ROOT, V, random_ids, tiny_config
 from torch.nn import functional as F
 
 from charlm import checkpoint as checkpoints
-from charlm.corpus import read_text
+from charlm.data.text_files import read_text
 from charlm.errors import CorpusError, DivergenceError
-from charlm.evaluation import Evaluation, evaluate
-from charlm.model import CharLM
-from charlm.scan import WARM_UP
+from charlm.evaluation.loss import Evaluation, evaluate
+from charlm.inference.chunked import WARM_UP
+from charlm.model.language_model import CharLM
 
 
 def scored_one_by_one(model, ids):
@@ -23,7 +23,7 @@ def scored_one_by_one(model, ids):
 
 
 @pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_one_lane_is_the_plain_sum(name, nonlinearity):
+def test_one_chunk_is_the_plain_sum(name, nonlinearity):
     model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
     ids = random_ids(1, 300)
     result = evaluate(model, ids, seq_length=37)
@@ -32,8 +32,8 @@ def test_one_lane_is_the_plain_sum(name, nonlinearity):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_lanes_and_windows_do_not_move_the_figure_of_a_trained_model(name):
-    found = checkpoints.load(DATA / f"format-1-{name}.safetensors")
+def test_chunks_and_windows_do_not_move_the_figure_of_a_trained_model(name):
+    found = checkpoints.load(DATA / f"golden-{name}.safetensors")
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[-11_003:])
@@ -44,8 +44,8 @@ def test_lanes_and_windows_do_not_move_the_figure_of_a_trained_model(name):
         assert abs(result.nats_per_char - exact) < 1e-4  # the promise is 1e-3
 
 
-def test_lanes_do_not_move_the_figure_of_a_model_that_never_forgets():
-    """Forget gates that stay open: every lane depends on all the text before it."""
+def test_chunks_do_not_move_the_figure_of_a_model_that_never_forgets():
+    """Forget gates that stay open: every chunk depends on all the text before it."""
     model = CharLM(tiny_config("lstm", num_layers=1, embedding_size=11), V, seed=1)
     with torch.no_grad():
         model.backbone.layers[0].bias_ih.view(4, -1)[1].fill_(30.0)
@@ -85,11 +85,11 @@ def test_a_perplexity_too_large_for_a_number():
     assert result.to_dict()["perplexity"] is None
 
 
-def test_predictions_that_are_no_numbers_raise():
+def test_predictions_that_are_not_finite_raise():
     model = CharLM(tiny_config(), V)
     with torch.no_grad():
         model.head.bias[0] = math.inf
-    with pytest.raises(DivergenceError, match="no numbers"):
+    with pytest.raises(DivergenceError, match="NaN or infinite"):
         evaluate(model, random_ids(1, 50))
 
 

@@ -6,13 +6,12 @@ import torch
 from conftest import BACKBONES, B, E, H, T, V, random_ids, tiny_config
 from torch.nn import functional as F
 
-from charlm import backbones
-from charlm import model as models
-from charlm.model import CharLM
+from charlm.model import language_model, layers
+from charlm.model.language_model import CharLM
 
 
-def model_of(name="lstm", nonlinearity="tanh", seed=1, how="fused", **changes):
-    return CharLM(tiny_config(name, nonlinearity, **changes), V, seed=seed, how=how)
+def model_of(name="lstm", nonlinearity="tanh", seed=1, **changes):
+    return CharLM(tiny_config(name, nonlinearity, **changes), V, seed=seed)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -78,16 +77,16 @@ def test_residual_paths_begin_with_the_second_layer():
     assert torch.equal(single[0](ids, state)[0], single[1](ids, state)[0])
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_dropout_acts_at_the_input_between_layers_and_at_the_output(layers, monkeypatch):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_dropout_acts_at_the_input_between_layers_and_at_the_output(count, monkeypatch):
     places = []
 
     def noted(x, share, *rest):
         places.append((x.shape[-1], share))
         return x
 
-    monkeypatch.setattr(backbones, "dropped", noted)
-    monkeypatch.setattr(models, "dropped", noted)
-    model = model_of(dropout=0.5, num_layers=layers).train()
+    monkeypatch.setattr(layers, "locked_dropout", noted)
+    monkeypatch.setattr(language_model, "locked_dropout", noted)
+    model = model_of(dropout=0.5, num_layers=count).train()
     model(torch.from_numpy(random_ids(0, B, T)), model.initial_state(B))
-    assert places == [(E, 0.25), *[(H, 0.5)] * (layers - 1), (H, 0.5)]
+    assert places == [(E, 0.25), *[(H, 0.5)] * (count - 1), (H, 0.5)]

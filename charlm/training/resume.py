@@ -1,0 +1,169 @@
+"""A stopped run, continued: checkpoint -> the same text -> trainer, restored."""
+
+import contextlib
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charlm import checkpoint as checkpoints
+from charlm.checkpoint import Checkpoint, Counters, Stage
+from charlm.config import ComputeConfig, TrainConfig
+from charlm.data.dataset import reopen
+from charlm.errors import CheckpointError, ConfigError
+from charlm.files import PathLike, ProgressCallback, no_progress
+from charlm.model.device import keep_memory
+from charlm.model.language_model import CharLM
+from charlm.training.run import Machine, Run, tuned_trainer
+from charlm.training.run_dir import RunDir
+from charlm.training.trainer import Trainer
+
+
+def resume(
+    run: PathLike,
+    *,
+    text: Iterable[PathLike] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    decay_steps: int | None = None,
+    learning_rate: float | None = None,
+    on_progress: ProgressCallback = no_progress,
+    **compute: Any,
+) -> Run:
+    """Continue a run exactly where its latest checkpoint is.
+
+    Args:
+        run: the run folder, its name under ``checkpoints/``, or a checkpoint file in it.
+        text: where the text is now, if not where it was; it must be the same text.
+        steps: a new total of steps. The schedule is laid out anew over this total: the learning
+            rate is from now on that of a run which had this length from the start.
+        minutes: a new total of minutes, in place of steps.
+        decay_steps: how many steps at the new end the learning rate falls in.
+        learning_rate: a new peak of the learning rate.
+        on_progress: see :func:`charlm.training.start.start`.
+        compute: any field of ``ComputeConfig``; precision and threads are by default those of the
+            run so far.
+
+    Raises:
+        CharlmError: if there is no such run, or its text has changed.
+    """
+    path = _latest(run)
+    machine = Machine.find(ComputeConfig.from_dict(compute))
+    with contextlib.ExitStack() as undo:
+        first = machine.processes.first
+        run_dir = RunDir.open(path.parent) if first else RunDir(path.parent)
+        undo.callback(run_dir.release)
+        found = checkpoints.load(path)
+        changes = {"decay_steps": decay_steps, "learning_rate": learning_rate}
+        config = _extended(found.train_config, steps, minutes, changes)
+        _check_unfinished(path.parent, found.counters, config)
+        dataset = reopen(
+            found.source.files if text is None else text,
+            found.tokenizer,
+            found.source.fingerprint,
+            characters=found.source.characters,
+            validation_fraction=config.validation_fraction,
+            folder=path.parent,
+            moved=text is not None,
+            on_progress=on_progress,
+        )
+        keep_memory()
+        model = CharLM(found.model_config, found.tokenizer.vocab_size).to(machine.device)
+        machine = replace(machine, compute=_compute_so_far(machine.compute, found))
+        trainer, _ = tuned_trainer(
+            model, dataset, config, machine, init_from=found.source.init_from
+        )
+        trainer.restore(found)
+        trainer.stages = _stages(found, trainer)
+        if trainer.stages != found.stages or machine.device.type != "cpu":
+            trainer.counters = _with_best(trainer.counters, path.parent)
+        if first:
+            run_dir.cut_metrics(found.counters.step)
+        undo.pop_all()
+    is_latest = path.stem == "latest"
+    notices = [] if is_latest else [f"resumes from {path}, as there is no latest{path.suffix}"]
+    return Run(run_dir, trainer, notices)
+
+
+def _latest(run: PathLike) -> Path:
+    """Return the checkpoint to resume from."""
+    path = checkpoints.locate(run, "latest")
+    if path.stem not in ("latest", "best"):
+        raise CheckpointError(
+            f"{path} is a checkpoint without its run: resume a run folder, or begin a new run from "
+            "it with charlm train --init-from"
+        )
+    latest = path.with_stem("latest")
+    if path != latest and latest.is_file():
+        raise CheckpointError(
+            f"{path} is not where its run is: resume {path.parent}, or remove {latest} to go back"
+        )
+    return path
+
+
+def _compute_so_far(compute: ComputeConfig, found: Checkpoint) -> ComputeConfig:
+    """Return ``compute`` with what was not asked for as in the run so far."""
+    precision, threads = compute.precision, compute.threads
+    return replace(
+        compute,
+        precision=found.source.precision if precision == "auto" else precision,
+        threads=found.source.threads if threads is None else threads,
+    )
+
+
+def _stages(found: Checkpoint, trainer: Trainer) -> tuple[Stage, ...]:
+    """Return the stages of a run, with a new one if it continues in another way from here."""
+    before = found.last_stage()
+    now = replace(
+        before,
+        precision=trainer.precision,
+        threads=trainer.threads,
+        processes=trainer.processes.size,
+        train_config=trainer.config,
+    )
+    return found.stages if now == before or before.step == 0 else (*found.stages, before)
+
+
+def _with_best(counters: Counters, folder: Path) -> Counters:
+    """Return counters that know the best checkpoint, which may be ahead of the latest one.
+
+    That is so after a kill between the two saves. An exact resume reaches the same best again; a
+    changed one must not replace it by a worse one.
+    """
+    try:
+        best = checkpoints.load(folder / "best.safetensors", model_only=True).counters
+    except CheckpointError:
+        return counters
+    if best.best_loss is None or best.best_loss >= (counters.best_loss or math.inf):
+        return counters
+    return replace(counters, best_loss=best.best_loss, best_step=best.best_step)
+
+
+def _check_unfinished(folder: Path, counters: Counters, config: TrainConfig) -> None:
+    if config.steps is not None and counters.step >= config.steps:
+        raise ConfigError(
+            f"run {folder} is finished: it has done {counters.step} steps, and {config.steps} are "
+            "asked for; give a larger total with --steps or --minutes"
+        )
+    if config.steps is None and counters.seconds >= 60 * config.minutes:
+        raise ConfigError(
+            f"run {folder} has trained for {counters.seconds / 60:.1f} minutes, and "
+            f"{config.minutes:g} are asked for; give a larger total with --minutes"
+        )
+
+
+def _extended(
+    config: TrainConfig, steps: int | None, minutes: float | None, changes: dict[str, Any]
+) -> TrainConfig:
+    """Return ``config`` with a new total, if one is given; the rate falls in as large a share."""
+    if steps is not None and minutes is not None:
+        raise ConfigError("steps and minutes cannot both be given: one follows from the other")
+    given = {name: value for name, value in changes.items() if value is not None}
+    if minutes is not None:
+        given = {"minutes": minutes, "steps": None, "decay_steps": None} | given
+    elif steps is not None:
+        if config.steps is not None and config.decay is not None:
+            given = {"decay_steps": round(config.decay * steps / config.steps)} | given
+        given |= {"steps": steps}
+    return replace(config, **given)

@@ -1,0 +1,166 @@
+"""A new run: text -> settings -> model -> trainer -> run folder."""
+
+import contextlib
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charlm import checkpoint as checkpoints
+from charlm.checkpoint import Checkpoint, Counters
+from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.data import id_cache
+from charlm.data.batches import LaneStream
+from charlm.data.dataset import Dataset
+from charlm.data.text_files import survey, text_reader
+from charlm.data.tokenizer import CharTokenizer
+from charlm.errors import ConfigError, CorpusError
+from charlm.files import PathLike, ProgressCallback, no_progress
+from charlm.model.device import keep_memory
+from charlm.model.distributed import Processes
+from charlm.model.language_model import CharLM
+from charlm.training import autotune
+from charlm.training.presets import choose_configs, max_epochs
+from charlm.training.run import Machine, Run, tuned_trainer
+from charlm.training.run_dir import RunDir
+from charlm.training.trainer import Trainer
+
+
+def start(
+    files: Iterable[PathLike],
+    *,
+    out: PathLike | None = None,
+    init_from: PathLike | None = None,
+    on_progress: ProgressCallback = no_progress,
+    began: float | None = None,
+    **settings: Any,
+) -> Run:
+    """Start a new run.
+
+    Args:
+        files: UTF-8 texts, joined in this order.
+        out: the run folder; ``checkpoints/<name of the first file>`` if absent, with a number
+            behind it where such a run is there already.
+        init_from: a run whose weights to start with; rows of the embedding and the head are matched
+            by character.
+        on_progress: progress callback, told the number of bytes read of the text, which is read
+            twice.
+        began: since when the minutes count, by ``time.monotonic``; None is now.
+        settings: any field of ``ModelConfig``, its cell, ``TrainConfig`` and ``ComputeConfig``;
+            what is not given follows from the length of the text and the time, see
+            ``presets.choose_configs``.
+
+    Raises:
+        CharlmError: for anything that is wrong with the text, the settings or the folder; nothing
+            has then been written.
+    """
+    began = time.monotonic() if began is None else began
+    paths = [Path(path) for path in files]
+    if not paths:
+        raise CorpusError("no text file was given")
+    taken = {name: settings.pop(name) for name in ComputeConfig.names() if name in settings}
+    machine = Machine.find(ComputeConfig.from_dict(taken))
+    base = None if init_from is None else _base(init_from, settings)
+    with contextlib.ExitStack() as undo:
+        run_dir = _create(paths[0], out, machine.processes, undo)
+        dataset, model_config, config, notices = _prepare(
+            paths, settings, base, run_dir.path, machine, on_progress
+        )
+        model = CharLM(model_config, dataset.tokenizer.vocab_size, seed=config.seed)
+        model.to(machine.device)
+        if base is not None:
+            model.load_weights(base.weights_for(dataset.tokenizer, model.weights()))
+        trainer, seconds = tuned_trainer(
+            model, dataset, config, machine, init_from=str(init_from or "")
+        )
+        if machine.compute.precision == "auto" and machine.device.type == "cpu":
+            chosen = trainer.precision
+            notices.append(f"precision by a short measurement; --precision {chosen} repeats it")
+        if config.steps is None:
+            notices += _plan_time(trainer, seconds / machine.processes.size)
+            trainer.config = machine.processes.broadcast(trainer.config)
+        trainer.counters = Counters(seconds=time.monotonic() - began)
+        run = Run(run_dir, trainer, notices)
+        run.save("latest")  # so that a run can be resumed from its first moment on
+        undo.pop_all()
+    return run
+
+
+def _create(
+    text: Path, out: PathLike | None, processes: Processes, undo: contextlib.ExitStack
+) -> RunDir:
+    """Return the new run folder, which the first process makes and, if anything fails, removes."""
+    if not processes.first:
+        return RunDir(processes.broadcast(Path()))
+    run_dir = RunDir.create(text, out)
+    undo.callback(run_dir.discard)
+    processes.broadcast(run_dir.path)
+    return run_dir
+
+
+def _prepare(
+    paths: list[Path],
+    settings: dict[str, Any],
+    base: Checkpoint | None,
+    folder: Path,
+    machine: Machine,
+    on_progress: ProgressCallback,
+) -> tuple[Dataset, ModelConfig, TrainConfig, list[str]]:
+    """Read the text and choose the settings; return them with lines that tell what was chosen."""
+    if base is not None:
+        settings = settings | base.model_config.to_dict()
+    read = text_reader(paths, on_progress)
+    found = survey(read())
+    model_config, config, notices = choose_configs(found.characters, settings)
+    tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
+    if base is not None:
+        tokenizer = tokenizer.union(base.tokenizer)
+    keep_memory()  # now that the text is read: what that took goes back to the system
+    processes = machine.processes
+    if config.steps is None:
+        speed = autotune.reference_speed(tokenizer.vocab_size, machine.device, machine.compute)
+        readable = processes.broadcast(60 * config.minutes * speed) * processes.size
+        model_config, config, notices = choose_configs(
+            found.characters, settings, readable=readable
+        )
+    large = found.characters >= id_cache.LARGE
+    if processes.first or not large:
+        ids = id_cache.encode(read, found, tokenizer, folder if large else None)
+    if large:
+        processes.broadcast(None)  # wait until the file is there
+        ids = id_cache.open_ids(folder)
+    dataset = Dataset.from_ids(
+        ids, tokenizer, found.fingerprint, config.validation_fraction, tuple(map(str, paths))
+    )
+    # Refuses sizes that the text does not fill, before they are tried on a model.
+    LaneStream(dataset.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    return dataset, model_config, config, notices
+
+
+def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
+    """Return the run whose weights to start with, unless a model is asked for beside it."""
+    base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
+    twice = ", ".join(sorted(settings.keys() & base.model_config.to_dict().keys()))
+    if twice:
+        raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
+    return base
+
+
+def _plan_time(trainer: Trainer, seconds: float) -> list[str]:
+    """Fit a run in minutes to its text and to this machine, where a step takes ``seconds``.
+
+    Returns:
+        A line for people, if the text is too short for so much time.
+    """
+    config, dataset = trainer.config, trainer.dataset
+    steps = trainer.stream.windows_per_epoch
+    epochs = max_epochs(dataset.characters)
+    if epochs * steps * seconds < 60 * config.minutes:
+        trainer.config = replace(config, steps=int(epochs * steps))
+        return [f"{epochs} epochs, as so short a text would be memorised with more"]
+    trainer.evaluation_seconds = autotune.estimate_evaluation_seconds(trainer.model, dataset)
+    trainer.config = autotune.plan_evaluations(
+        config, seconds, steps * seconds, trainer.evaluation_seconds
+    )
+    return []

@@ -1,0 +1,124 @@
+import math
+from bisect import bisect_left
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.config import ModelConfig, TrainConfig
+from charlm.errors import ConfigError
+from charlm.training.presets import (
+    BY_EPOCHS,
+    BY_LENGTH,
+    BY_TIME,
+    MAX_EPOCHS,
+    MOST_HELD_OUT,
+    choose_configs,
+    max_epochs,
+    presets,
+)
+
+
+@given(st.integers(1, 3_000_000))
+def test_chosen_sizes_fit_the_text(num_characters):
+    model, train, notices = choose_configs(num_characters, {})
+    room = int(num_characters * 0.9) - 1
+    assert train.batch_size * train.seq_length <= max(1, room)
+    told = (model, train) != (ModelConfig(), TrainConfig())
+    assert len(notices) == (1 if told else 0)
+
+
+@given(st.integers(1, 3_000_000), st.integers(1, 300), st.integers(1, 300))
+def test_sizes_that_were_asked_for_are_never_changed(num_characters, batch_size, hidden_size):
+    given_settings = {"batch_size": batch_size, "hidden_size": hidden_size}
+    model, train, notices = choose_configs(num_characters, given_settings)
+    assert (train.batch_size, model.hidden_size) == (batch_size, hidden_size)
+    assert "batch_size" not in "".join(notices)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.1", None, -1, 0, 1])
+def test_bad_shares_are_refused_before_anything_is_computed_from_them(value):
+    with pytest.raises(ConfigError, match="validation_fraction must be"):
+        choose_configs(1000, {"validation_fraction": value})
+
+
+def row(rows, value):
+    """Return the settings of the row of a table that applies to ``value``, by bisection."""
+    place = bisect_left([most for most, _ in rows], value)
+    return rows[place][1] if place < len(rows) else {}
+
+
+LIMITS = [most for rows in (BY_TIME, BY_LENGTH) for most, _ in rows]
+LENGTHS = st.integers(1, 10**9) | st.integers(1, 10**6) | st.sampled_from(LIMITS)
+TIMES = st.floats(1, 1e12) | st.floats(1, 1e8) | st.sampled_from([float(most) for most in LIMITS])
+
+
+@given(LENGTHS, TIMES)
+def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(num_characters, readable):
+    model, train, notices = choose_configs(num_characters, {}, readable=readable)
+    expected = (
+        row(BY_TIME, readable)
+        | row(BY_EPOCHS, readable / num_characters)
+        | row(BY_LENGTH, num_characters)
+    )
+    assert presets(num_characters, readable) == expected
+    of_model = {name: value for name, value in expected.items() if name in ModelConfig.names()}
+    assert model == ModelConfig(**of_model)
+    fitted = ("batch_size", "seq_length", "validation_fraction")
+    expected = TrainConfig(**{n: v for n, v in expected.items() if n not in of_model})
+    assert train == replace(expected, **{name: getattr(train, name) for name in fitted})
+    assert train.batch_size <= expected.batch_size
+    assert train.seq_length <= expected.seq_length
+    # Halved until they fit, and no further.
+    room = int(num_characters * 0.9) - 1
+    fits = 1 << (room.bit_length() - 1) if room > 0 else 1
+    assert train.batch_size * train.seq_length == min(
+        expected.batch_size * expected.seq_length, fits
+    )
+    if num_characters <= 10 * MOST_HELD_OUT:
+        assert train.validation_fraction == 0.1
+    else:
+        assert train.validation_fraction == pytest.approx(MOST_HELD_OUT / num_characters, abs=5e-7)
+    for config in (model, train):
+        for name, value in config.to_dict().items():
+            if value != getattr(type(config)(), name):
+                assert f" {name} {value}" in notices[0]
+
+
+@pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH])
+def test_tables_are_in_order_and_know_what_they_set(rows):
+    limits = [most for most, _ in rows]
+    assert limits == sorted(limits)
+    for _, settings in rows:
+        assert settings.keys() <= {*ModelConfig.names(), *TrainConfig.names()}
+
+
+@given(st.integers(1, 10**9), st.floats(1, 1e12), st.floats(1, 1e12))
+def test_more_time_never_means_a_smaller_model_or_less_dropout(num_characters, one, other):
+    less, more = (
+        choose_configs(num_characters, {}, readable=time)[0] for time in sorted((one, other))
+    )
+    assert less.hidden_size <= more.hidden_size
+    assert less.dropout <= more.dropout
+    assert less.weight_drop <= more.weight_drop
+
+
+def test_only_short_texts_can_be_read_too_often():
+    epochs = [max_epochs(n) for n in (1000, 50_000, 50_001, 400_000, 400_001, 10**9)]
+    assert epochs == sorted(epochs)
+    assert 1 < epochs[0] < 100
+    assert [epochs[1], epochs[3]] == [most for _, most in MAX_EPOCHS]
+    assert epochs[-2:] == [math.inf, math.inf]
+
+
+def test_given_steps_count_as_time():
+    assert (
+        choose_configs(10**6, {"steps": 10})[0]
+        == choose_configs(10**6, {}, readable=10 * 16 * 128)[0]
+    )
+
+
+def test_steps_and_minutes_exclude_each_other():
+    with pytest.raises(ConfigError, match="steps and minutes cannot both be given"):
+        choose_configs(1000, {"steps": 3, "minutes": 2.0})
