@@ -190,9 +190,9 @@ class LanguageModel:
         """
         if state is not None:
             self._check(state)
-            if not text:
+            if text == "":
                 return state
-        ids = self.tokenizer.encode(text or self._line_start(), source="the prompt")
+        ids = self.tokenizer.encode(self._line_start() if text == "" else text, source="the prompt")
         return scoring.read(self.engine, ids, state, on_progress)
 
     def score(

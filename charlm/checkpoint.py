@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from charlm import tensor_file
+from charlm.cells import CELLS
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError
@@ -22,6 +23,10 @@ from charlm.settings import Settings, setting
 from charlm.tensor_file import Document, Shapes, Tensors
 
 KIND = "checkpoint"
+
+
+class MissingCellError(CheckpointError):
+    """A checkpoint is whole, but of a cell that is not registered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +189,8 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
     try:
         prefix = "model." if model_only else ""
         _, tensors = tensor_file.load(path, KIND, shapes_for, prefix=prefix)
+    except MissingCellError:
+        raise  # the other checkpoint of the run needs it too
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_other(path)}") from None
     groups: dict[str, Tensors] = {"model": {}, "optimizer": {}, "state": {}}
@@ -210,6 +217,12 @@ def _from_document(document: Document) -> Checkpoint:
         raise ValueError("its files are not names")
     if type(document["vocabulary"]) is not str or type(unknown) is not bool:
         raise ValueError("its vocabulary is not a text")
+    backbone = document["model"]["backbone"]
+    if isinstance(backbone, str) and backbone not in CELLS:
+        raise MissingCellError(
+            f"the {KIND} needs the cell {backbone!r}, which this charlm does not have: name the "
+            "Python file that adds it to charlm.cells.CELLS with --cell-file"
+        )
     return Checkpoint(
         model_config=ModelConfig.from_dict(document["model"]),
         train_config=TrainConfig.from_dict(document["train"]),

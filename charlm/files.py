@@ -1,12 +1,13 @@
-"""What several packages need of a disk: paths, atomic writes, digests, progress callbacks."""
+"""What several packages need of a disk: atomic writes, digests, names for commands, callbacks."""
 
 import contextlib
 import errno
 import hashlib
 import os
 import secrets
+import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +61,24 @@ def open_regular(path: Path, mode: str) -> IO[bytes]:
 def temporary_path(path: Path) -> Path:
     """Return a path beside ``path`` that nobody can guess, for a file until it is whole."""
     return path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+
+
+def as_path(name: PathLike) -> str:
+    """Return the name of a file as a command takes it: a name like ``-x`` would be a flag."""
+    word = os.fspath(name)
+    return f"./{word}" if word.startswith("-") else word
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Return words as one line that a shell reads back as these words."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
+
+
+def _ansi_c(word: str) -> str:
+    """Return a word with control characters or foreign bytes in the shell's $'...' form."""
+    data = os.fsencode(word)
+    plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in data)
+    return f"$'{''.join(plain)}'"
 
 
 def make_folder(folder: Path) -> None:

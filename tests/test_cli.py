@@ -318,7 +318,9 @@ def test_a_full_disk_behind_stdout_is_one_line(workplace):
     command = f"{' '.join(CHARLM)} generate {LSTM} -l 30 --seed 1 > /dev/full"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == "seed 1\ncharlm: error: cannot write to stdout: No space left on device\n"
+    assert (
+        result.stderr == "seed 1\ncharlm: error: cannot write to stdout: No space left on device\n"
+    )
 
 
 def test_a_sample_is_folded_by_columns():

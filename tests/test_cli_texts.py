@@ -186,7 +186,7 @@ def test_the_coloured_text_is_the_text(run, stdin):
 
 
 def test_a_coloured_text_holds_no_control_sequences_of_its_own():
-    shown = score.colored(score.Scored("any", "a\x1b[31m\tb", [1.0] * 8))
+    shown = score.colored(score.Scored("any", None, "a\x1b[31m\tb", [1.0] * 8))
     assert re.sub(r"\033\[[\d;]+m", "", shown) == "a\ufffd[31m\tb\n"
 
 

@@ -20,9 +20,9 @@ def log_probabilities(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def random_state(engine, lanes=B):
+def random_state(engine, count=B):
     rng = np.random.default_rng(5)
-    return tuple(rng.normal(size=s.shape).astype(np.float32) for s in engine.initial_state(lanes))
+    return tuple(rng.normal(size=s.shape).astype(np.float32) for s in engine.initial_state(count))
 
 
 def expected_of(model, ids, state):
@@ -64,13 +64,13 @@ def test_steps_and_windows_agree_with_the_reference_from_any_state(
 def test_one_lane_agrees_over_many_steps(name, size):
     model = CharLM(tiny_config(name, hidden_size=size, embedding_size=128), V, seed=4)
     engine = Engine(model.config, model.weights())
-    state = random_state(engine, lanes=1)
+    state = random_state(engine, count=1)
     ids = random_ids(6, 1, 100)
     expected, after = expected_of(model, ids, state)
-    lanes = engine.stepper(state)
-    logits = np.stack([lanes.step(ids[:, t]).copy() for t in range(100)], axis=1)
+    stepper = engine.stepper(state)
+    logits = np.stack([stepper.step(ids[:, t]).copy() for t in range(100)], axis=1)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
-    assert_states_close(lanes.state, after, 1e-4)
+    assert_states_close(stepper.state, after, 1e-4)
 
 
 def test_engine_with_tied_weights():
@@ -91,10 +91,10 @@ def test_engine_agrees_on_a_trained_model_after_a_long_read(name):
     engine = Engine(found.model_config, found.weights)
     whole = ids.astype(np.int64)[None]
     expected, _ = expected_of(model, whole, engine.initial_state(1))
-    lanes = engine.stepper(engine.initial_state(1))
-    lanes.read(whole[:, :200])
+    stepper = engine.stepper(engine.initial_state(1))
+    stepper.read(whole[:, :200])
     for t in range(200, 400):
-        found = log_probabilities(lanes.step(ids[t : t + 1])[0])
+        found = log_probabilities(stepper.step(ids[t : t + 1])[0])
         np.testing.assert_allclose(found, log_probabilities(expected[0, t]), rtol=0, atol=1e-4)
 
 

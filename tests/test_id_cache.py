@@ -50,7 +50,22 @@ def test_a_large_text_is_not_needed_to_go_on(workplace, large):
     assert checkpoints.load(Path("run/latest.safetensors")).counters.step == 9
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "facts", "gone"])
+def forge(change):
+    """Change the ids in a run folder, their checksum right."""
+    ids = change(np.load("run/text.npy"))
+    np.save("run/text.npy", ids)
+    facts = json.loads(Path("run/text.json").read_text())
+    Path("run/text.json").write_text(json.dumps(facts | {"sha256": id_cache._checksum(ids)}))
+
+
+FORGED = {
+    "range": lambda ids: np.where(np.arange(len(ids)) == 5, 200, ids).astype(ids.dtype),
+    "type": lambda ids: ids.astype(np.uint16),
+    "length": lambda ids: ids[:-9],
+}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "facts", "gone", *FORGED])
 def test_ids_that_are_damaged_are_made_anew(workplace, large, damage):
     trained(start(["text.txt"], out="run", **QUICK))
     path, facts = Path("run/text.npy"), Path("run/text.json")
@@ -61,10 +76,31 @@ def test_ids_that_are_damaged_are_made_anew(workplace, large, damage):
         path.write_bytes(whole[:-9])
     elif damage == "facts":
         facts.write_text(json.dumps(json.loads(facts.read_text()) | {"unknown": True}))
+    elif damage in FORGED:
+        forge(FORGED[damage])
     else:
         path.unlink()
     trained(resume("run", steps=9))
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["text.npy", "text.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_no_link_and_no_pipe_is_read_or_written_in_the_place_of_the_ids(
+    workplace, large, name, kind
+):
+    trained(start(["text.txt"], out="run", **QUICK))
+    path, elsewhere = Path("run") / name, Path("elsewhere").absolute()
+    whole = path.read_bytes()
+    path.rename(elsewhere)
+    if kind == "link":
+        path.symlink_to(elsewhere)
+    else:
+        os.mkfifo(path)
+    trained(resume("run", steps=9))
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert path.read_bytes() == elsewhere.read_bytes() == whole
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 10**9}, {"min_count": 10**6}])

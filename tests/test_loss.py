@@ -10,7 +10,9 @@ from charlm import checkpoint as checkpoints
 from charlm.data.text_files import read_text
 from charlm.errors import CorpusError, DivergenceError
 from charlm.evaluation.loss import Evaluation, evaluate
+from charlm.inference import scoring
 from charlm.inference.chunked import WARM_UP
+from charlm.inference.engine import Engine
 from charlm.model.language_model import CharLM
 
 
@@ -56,6 +58,29 @@ def test_chunks_do_not_move_the_figure_of_a_model_that_never_forgets():
     assert abs(exact - warm_up_alone) > 0.01  # what comes first does matter here
     for batch_size in (2, 3, 64):
         assert abs(evaluate(model, ids, batch_size=batch_size).nats_per_char - exact) < 1e-3
+
+
+def test_chunks_do_not_move_the_figure_of_a_model_to_which_a_tiny_state_means_everything():
+    """One unit that keeps 0.004 of the first character for ever; the head multiplies it by 1e5."""
+    model = CharLM(tiny_config("lstm", num_layers=1, embedding_size=1, hidden_size=1), 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        layer = model.backbone.layers[0]
+        model.embedding.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        layer.weight_ih[0], layer.bias_ih[0] = 60.0, -30.0  # the input gate: open for character 1
+        layer.bias_ih[1] = 30.0  # the forget gate: never
+        layer.weight_ih[2] = 0.004
+        layer.bias_ih[3] = 30.0
+        model.head.weight.copy_(torch.tensor([[1e5], [-1e5]]))
+    ids = np.array([1, *[0] * (40 * WARM_UP)])
+    exact = scored_one_by_one(model, ids)
+    assert exact < 1e-6
+    assert evaluate(model, ids, batch_size=32).nats_per_char == pytest.approx(exact, abs=1e-6)
+    engine = Engine(model.config, model.weights())
+    nats = scoring.score(engine, ids[1:], scoring.read(engine, ids[:1]))
+    assert nats.mean() == pytest.approx(exact, abs=1e-6)
+    assert scoring.read(engine, ids).logits[0] > 100
 
 
 @pytest.mark.parametrize("count", [2, 3, 2 * WARM_UP, 4 * WARM_UP + 1, 4 * WARM_UP + 2, 7000])

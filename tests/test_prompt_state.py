@@ -47,7 +47,7 @@ def test_another_model_is_refused(tmp_path):
             load(tmp_path / "state", config, vocab_size)
 
 
-def test_a_state_that_holds_no_numbers_is_refused(tmp_path):
+def test_a_state_that_is_not_finite_is_refused(tmp_path):
     save(tmp_path / "state", replace(ANY, logits=ANY.logits * np.float32(np.nan)))
     with pytest.raises(CheckpointError, match="not all finite"):
         load(tmp_path / "state")
@@ -69,7 +69,7 @@ def test_every_flipped_byte_and_every_truncation_is_refused_or_harmless(tmp_path
             assert_is_any(found)
 
 
-def test_what_is_no_state_is_refused(tmp_path):
+def test_what_is_not_a_state_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "none")
     with pytest.raises(CheckpointError, match="is not a saved state, but a checkpoint"):

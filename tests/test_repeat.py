@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, assert_same_run, words
 
-from charlm.cli.terminal import as_path, shell_command
+from charlm.files import as_path, shell_command
 from charlm.training import presets
 from charlm.training.start import start
 

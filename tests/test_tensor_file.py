@@ -1,18 +1,21 @@
 """The file that checkpoints and saved states share: what does not hold what it says is refused."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import ROOT
 
-from charlm import tensor_file
+from charlm import files, tensor_file
 from charlm.errors import CheckpointError, ConfigError
-from charlm.files import sha256
+from charlm.files import TEMPORARY, sha256
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32(7), "z.c": np.ones(5)}
 SHAPES = {"a": (2, 3), "b": (), "z.c": (5,)}
@@ -112,6 +115,49 @@ def test_a_byte_too_many_is_refused(saved):
         load(saved)
 
 
+@pytest.mark.parametrize("name", ["open", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_whole_and_nothing_else(saved, monkeypatch, name):
+    before = saved.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, name, full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*: No space left on device"):
+        tensor_file.save(saved, "thing", {}, TENSORS)
+    monkeypatch.undo()
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_temporary_files_have_names_of_the_pattern_and_no_name_twice(saved, monkeypatch):
+    names, rename = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (names.append(Path(a).name), rename(a, b)))
+    for _ in range(9):
+        tensor_file.save(saved, "thing", {}, TENSORS)
+    assert len(set(names)) == 9
+    assert all(fnmatch(name, TEMPORARY) for name in names)
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_what_lies_at_the_temporary_name_is_never_written_to(saved, monkeypatch, kind):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0" * count)
+    temporary = files.temporary_path(saved)
+    victim = saved.with_name("victim")
+    victim.write_text("mine")
+    before = saved.read_bytes()
+    if kind == "link":
+        temporary.symlink_to(victim)
+    elif kind == "file":
+        os.link(victim, temporary)
+    else:
+        os.mkfifo(temporary)
+    with pytest.raises(CheckpointError, match="File exists"):
+        tensor_file.save(saved, "thing", {}, {})
+    assert saved.read_bytes() == before
+    assert victim.read_text() == "mine"
+
+
 @pytest.mark.parametrize("size", [2 << 30, 4 << 40])
 def test_a_sparse_file_that_claims_to_be_huge_takes_no_memory(tmp_path, size):
     """Names and shapes are those that are asked for; only the checksum cannot be right."""
@@ -127,7 +173,7 @@ def test_a_sparse_file_that_claims_to_be_huge_takes_no_memory(tmp_path, size):
     program = f"""
         import resource, signal
         from pathlib import Path
-        from charlm import tensor_file
+        from charlm import files, tensor_file
         from charlm.errors import CheckpointError
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         tensor_file.PIECE = 1 << 20

@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.stderr = Unfailing(sys.stderr)
-    verb, arguments = parse(VERBS, argv)
     try:
+        verb, arguments = parse(VERBS, argv)
         status = verb.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:

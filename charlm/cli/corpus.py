@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from charlm.cli.parser import Subparsers
+from charlm.cli.parser import Subparsers, name
 from charlm.cli.terminal import say
 from charlm.errors import CorpusError
 
@@ -16,10 +16,11 @@ def add_parser(verbs: Subparsers) -> None:
         description="python: the standard library of this Python, from this machine. "
         "shakespeare: Tiny Shakespeare, downloaded (1.1 MB).",
     )
-    parser.add_argument("name", choices=("python", "shakespeare"))
+    parser.add_argument("text", choices=("python", "shakespeare"))
     parser.add_argument(
         "-o",
         "--out",
+        type=name,
         metavar="FILE",
         help="text file to write (default: corpora/python.txt or corpora/tiny-shakespeare.txt)",
     )
@@ -30,7 +31,7 @@ def run(arguments: Namespace) -> int:
     from charlm.data.downloads import SAMPLE_TEXTS
     from charlm.files import make_folder, write_atomically
 
-    fetch, file_name = SAMPLE_TEXTS[arguments.name]
+    fetch, file_name = SAMPLE_TEXTS[arguments.text]
     path = Path(arguments.out or Path("corpora") / file_name)
     if path.exists():
         raise CorpusError(f"{path} is there already: remove it, or choose another name with --out")

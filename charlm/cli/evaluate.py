@@ -5,8 +5,8 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from charlm.cli.parser import (
-    FILES_HELP,
     Subparsers,
+    add_files,
     add_json,
     add_run,
     add_setting,
@@ -28,7 +28,7 @@ def add_parser(verbs: Subparsers) -> None:
         "first is scored once, given all that comes before it.",
     )
     add_run(parser)
-    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    add_files(parser)
     parser.add_argument(
         "--held-out",
         action="store_true",
@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> int:
     from charlm import checkpoint as checkpoints
     from charlm.data.dataset import find_training_part, training_length
     from charlm.data.text_files import fingerprint, read_text
-    from charlm.evaluation.baselines import baselines
+    from charlm.evaluation.baselines import MOST_TEXT, baselines
     from charlm.evaluation.dynamic import evaluate_dynamic
     from charlm.evaluation.loss import evaluate
     from charlm.model.device import find_device
@@ -89,8 +89,10 @@ def run(arguments: Namespace) -> int:
         return 0
     _print_evaluation(result, dynamic)
     start = "the training text and" if past else "only"
-    what = f"for comparison, bits of others, which have read {start} what comes before:"
-    print(what, flush=True)  # they take seconds on a long text
+    what = f"for comparison, bits of others, which have read {start} what comes before"
+    if len(text) > MOST_TEXT:
+        what += f", on the first {MOST_TEXT:,} characters"
+    print(f"{what}:", flush=True)  # they take seconds on a long text
     for name, bits in baselines(past, text).items():
         print(f"{bits:.4f} {name}")
     return 0

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm.cli.parser import Subparsers, add_json, add_run, add_settings, flag_of, given, utf8
+from charlm.cli.parser import (
+    Subparsers,
+    add_json,
+    add_run,
+    add_settings,
+    flag_of,
+    given,
+    name,
+    utf8,
+)
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import Stop, read_stdin, say, visible
 from charlm.config import LinesConfig, SampleConfig
@@ -40,22 +49,24 @@ def add_parser(verbs: Subparsers) -> None:
     )
     prompt.add_argument(
         "--prompt-file",
+        type=name,
         metavar="FILE",
         help="file with the text to continue, - for stdin; the end of its last line counts too",
     )
     add_json(parser, "print one JSON object per sample")
     parser.add_argument(
         "--save-state",
+        type=name,
         metavar="FILE",
         help="save the state of the model after the prompt and what it wrote",
     )
     parser.add_argument(
-        "--load-state", metavar="FILE", help="continue from what --save-state saved"
+        "--load-state", type=name, metavar="FILE", help="continue from what --save-state saved"
     )
     add_settings(parser, "sampling", SampleConfig)
     add_settings(parser, "a text of one item per line", LinesConfig)
     parser.add_argument(
-        "--novel", metavar="FILE", help="no line of this text, such as the training text"
+        "--novel", type=name, metavar="FILE", help="no line of this text, such as the training text"
     )
 
 

@@ -4,8 +4,8 @@ import json
 from argparse import Namespace
 
 from charlm.cli.parser import (
-    FILES_HELP,
     Subparsers,
+    add_files,
     add_json,
     add_run,
     add_settings,
@@ -26,7 +26,7 @@ def add_parser(verbs: Subparsers) -> None:
         "and the share of short substrings that are new.",
     )
     add_run(parser)
-    parser.add_argument("files", nargs="+", metavar="TRAINING_FILE", help=FILES_HELP)
+    add_files(parser, "TRAINING_FILE")
     add_json(parser)
     add_settings(parser, "sampling", SampleConfig)
 

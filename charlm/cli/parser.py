@@ -10,11 +10,13 @@ import sys
 import typing
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import Field
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from charlm import __version__
 from charlm.cells import CELLS
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.errors import ConfigError
 from charlm.settings import BOUNDS, Settings, field_type
 
 EXAMPLES = """\
@@ -29,7 +31,6 @@ examples:
 exit status: 0 done, 1 an error that you can mend, 2 wrong usage, 128 + n after
 signal n (130 Ctrl-C)"""
 
-FILES_HELP = "UTF-8 text files, joined in this order"
 ALIASES = {
     "length": ("-l",),
     "temperature": ("-t",),
@@ -63,6 +64,36 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
+def load_cells(words: Sequence[str]) -> None:
+    """Run the files that ``--cell-file`` names; what they put into ``CELLS`` are backbones then.
+
+    This is done before the flags are parsed, as the options of a cell are flags too.
+
+    Raises:
+        ConfigError: if a file cannot be read, or is not Python.
+    """
+    finder = Parser(prog="charlm", add_help=False)
+    _add_cell_file(finder)
+    for file in finder.parse_known_args(words)[0].cell_file or ():
+        try:
+            exec(compile(Path(file).read_text("utf-8"), file, "exec"), {"__name__": file})
+        except OSError as error:
+            raise ConfigError(f"cannot read cell file {file}: {error.strerror}") from None
+        except Exception as error:
+            raise ConfigError(f"cell file {file} fails: {type(error).__name__}: {error}") from None
+
+
+def _add_cell_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cell-file",
+        type=name,
+        action="append",
+        metavar="FILE",
+        help="Python file of your own that adds a recurrent cell to charlm.cells.CELLS; its code "
+        "is run",
+    )
+
+
 def make_parser(verbs: Iterable[Verb]) -> tuple[Parser, dict[str, Parser]]:
     """Return the parser of all verbs, and the parser of each verb by name."""
     top = Parser(
@@ -75,12 +106,15 @@ def make_parser(verbs: Iterable[Verb]) -> tuple[Parser, dict[str, Parser]]:
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in verbs:
         verb.add_parser(subparsers)
+    for parser in subparsers.choices.values():
+        _add_cell_file(parser)
     return top, subparsers.choices
 
 
 def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, argparse.Namespace]:
     """Return the verb of a command line and its arguments; wrong usage exits with status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
+    load_cells(words)
     top, parsers = make_parser(verbs)
     if not words or words[0] not in parsers:
         top.parse_args(words)  # exits: --help, --version, or wrong usage
@@ -96,6 +130,13 @@ def utf8(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
+def name(argument: str) -> str:
+    """Return the name of a file or a run, which must not be empty."""
+    if not argument:
+        raise argparse.ArgumentTypeError("expected a name, got an empty text")
+    return argument
+
+
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Return those of the named settings that the user gave."""
     values = vars(arguments)
@@ -105,7 +146,13 @@ def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the positional argument RUN."""
     help = "run folder, its name under checkpoints/, or a checkpoint file"
-    parser.add_argument("run", metavar="RUN", help=help)
+    parser.add_argument("run", type=name, metavar="RUN", help=help)
+
+
+def add_files(parser: argparse.ArgumentParser, metavar: str = "FILE") -> None:
+    """Add the positional arguments FILE..."""
+    help = "UTF-8 text files, joined in this order"
+    parser.add_argument("files", type=name, nargs="+", metavar=metavar, help=help)
 
 
 def add_json(parser: argparse.ArgumentParser, help: str = "print one JSON object") -> None:

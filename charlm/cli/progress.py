@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.terminal import columns_of, printable, say, shell_command
+from charlm.cli.terminal import columns_of, printable, say
 from charlm.config import SampleSettings, TrainConfig
+from charlm.files import as_path, shell_command
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
@@ -146,8 +147,8 @@ def print_end(run: "Run", lm: "LanguageModel") -> None:
         f"at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
-    more = shell_command(["charlm", "generate", str(run.folder), "--length", "1000"])
-    say(f"\nmore:     {more}")
+    more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000"])
+    say(f"\nmore:     {printable(more)}")
 
 
 def decay_line(progress: "Progress") -> str:

@@ -4,7 +4,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import as_flags
-from charlm.cli.terminal import as_path, shell_command
+from charlm.files import as_path, shell_command
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint, Stage

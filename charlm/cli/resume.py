@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from charlm.cli.parser import Subparsers, add_run, add_setting, add_settings, given
+from charlm.cli.parser import Subparsers, add_run, add_setting, add_settings, given, name
 from charlm.cli.train import reading_bar, silence_all_but_the_first, train_to_end
 from charlm.config import ComputeConfig, TrainConfig
 
@@ -30,6 +30,7 @@ def add_parser(verbs: Subparsers) -> None:
             add_setting(parser, item, help=CHANGES[item.name])
     parser.add_argument(
         "--text",
+        type=name,
         action="append",
         metavar="FILE",
         help="where the text is now, if it was moved; once for each file",

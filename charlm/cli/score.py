@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from charlm.cli.parser import Subparsers, add_json, add_run
+from charlm.cli.parser import Subparsers, add_json, add_run, name
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import cut, printable, read_stdin, say, visible
 from charlm.errors import CorpusError
@@ -21,9 +21,15 @@ COLORS = ((9.0, "97;41"), (6.0, "91"), (4.0, "33"), (2.0, "32"), (0.0, "90"))
 
 @dataclass(frozen=True)
 class Scored:
-    """A text and the surprisal of each of its characters, in bits."""
+    """A text and the surprisal of each of its characters, in bits.
 
-    name: str | int
+    Attributes:
+        file: where it is from.
+        line: which line of that file it is, if it is one.
+    """
+
+    file: str
+    line: int | None
     text: str
     surprisal: list[float]
 
@@ -48,7 +54,9 @@ def add_parser(verbs: Subparsers) -> None:
         "comes first.",
     )
     add_run(parser)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="UTF-8 texts (default: stdin)")
+    parser.add_argument(
+        "files", type=name, nargs="*", metavar="FILE", help="UTF-8 texts (default: stdin)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lines", action="store_true", help="a figure for each line of the text")
     how.add_argument(
@@ -76,24 +84,25 @@ def run(arguments: Namespace) -> int:
     lm = api.load(arguments.run)
     start = lm.read()
 
-    def scored(name: str | int, text: str, source: str) -> Scored:
+    def scored(file: str, text: str, line: int | None = None) -> Scored:
+        source = file if line is None else f"line {line} of {file}"
         with ProgressBar(len(text), f"scoring {source}") as bar:
             bits = lm.score(text, state=start, on_progress=bar.update, source=source)
-        return Scored(name, text, bits.tolist())
+        return Scored(file, line, text, bits.tolist())
 
     if arguments.rank:
         found = [
-            scored(number, line.removesuffix("\n"), f"line {number} of {name}")
+            scored(name, line.removesuffix("\n"), number)
             for name, text in texts.items()
             for number, line in enumerate(_lines(text), start=1)
             if line != "\n"
         ]
-        _print_scores(_ranked(found), arguments.json, "line")
+        _print_scores(_ranked(found), arguments.json, several=len(texts) > 1)
         return 0
-    found = _ranked([scored(name, text, name) for name, text in texts.items()])
+    found = _ranked([scored(name, text) for name, text in texts.items()])
     if arguments.lines:
-        for whole in found:
-            _print_scores(list(_by_line(whole)), arguments.json, "line")
+        lines = [line for whole in found for line in _by_line(whole)]
+        _print_scores(lines, arguments.json, several=len(texts) > 1)
         return 0
     shown = sys.stdout.isatty() if arguments.color == "auto" else arguments.color == "always"
     if shown and not arguments.json:
@@ -101,7 +110,7 @@ def run(arguments: Namespace) -> int:
             sys.stdout.write(colored(whole))
         if sys.stderr.isatty():
             say(_legend())
-    _print_scores(found, arguments.json, "file")
+    _print_scores(found, arguments.json)
     return 0
 
 
@@ -121,18 +130,23 @@ def _by_line(whole: Scored) -> Iterator[Scored]:
     start = 0
     for number, line in enumerate(_lines(whole.text), start=1):
         end = start + len(line)
-        yield Scored(number, line, whole.surprisal[start:end])
+        yield Scored(whole.file, number, line, whole.surprisal[start:end])
         start = end
 
 
-def _print_scores(found: list[Scored], as_json: bool, what: str) -> None:
-    """Write one line for each text."""
+def _print_scores(found: list[Scored], as_json: bool, *, several: bool = False) -> None:
+    """Write one line for each text; of lines of ``several`` files also which file it is from."""
+    by_line = any(one.line is not None for one in found)
     if not as_json:
-        print(f"bits/char       bits  characters  {what}")
+        print(
+            f"bits/char       bits  characters  {'file: ' * several}{'line' if by_line else 'file'}"
+        )
     for one in found:
         if as_json:
+            line = {} if one.line is None else {"line": one.line}
             values: dict[str, Any] = {
-                what: one.name,
+                "file": one.file,
+                **line,
                 "text": one.text,
                 "characters": len(one.text),
                 "bits": one.bits,
@@ -140,13 +154,13 @@ def _print_scores(found: list[Scored], as_json: bool, what: str) -> None:
                 "surprisal": [round(bits, 4) for bits in one.surprisal],
             }
             print(json.dumps(values, ensure_ascii=False))
-        else:
-            name = one.name if isinstance(one.name, str) else one.text.rstrip("\n")
-            figures = f"{one.bits_per_char:9.4f} {one.bits:10.1f} {len(one.text):11,}"
-            name = printable(name)
-            if sys.stdout.isatty():
-                name = cut(name, shutil.get_terminal_size().columns - len(figures) - 2)
-            print(f"{figures}  {name}")
+            continue
+        name = one.file if one.line is None else one.text.rstrip("\n")
+        figures = f"{one.bits_per_char:9.4f} {one.bits:10.1f} {len(one.text):11,}"
+        name = printable(f"{one.file}: {name}" if several else name)
+        if sys.stdout.isatty():
+            name = cut(name, shutil.get_terminal_size().columns - len(figures) - 2)
+        print(f"{figures}  {name}")
 
 
 def colored(whole: Scored) -> str:

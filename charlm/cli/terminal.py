@@ -3,11 +3,9 @@
 import contextlib
 import itertools
 import os
-import shlex
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterable
 from types import FrameType
 from typing import Any, TextIO
 
@@ -55,23 +53,6 @@ def complain(message: object) -> None:
     """Write an error to stderr, as one line of bounded length."""
     line = printable(str(message))
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
-
-
-def as_path(name: str) -> str:
-    """Return the name of a file as a command takes it: a name like ``-x`` would be a flag."""
-    return f"./{name}" if name.startswith("-") else name
-
-
-def shell_command(words: Iterable[str]) -> str:
-    """Return words as one line that a shell reads back as these words."""
-    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
-
-
-def _ansi_c(word: str) -> str:
-    """Return a word with control characters or foreign bytes in the shell's $'...' form."""
-    data = os.fsencode(word)
-    plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in data)
-    return f"$'{''.join(plain)}'"
 
 
 def read_stdin() -> str:

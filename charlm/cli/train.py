@@ -8,11 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm.cli.parser import FILES_HELP, Subparsers, add_settings, start_settings
+from charlm.cli.parser import Subparsers, add_files, add_settings, name, start_settings
 from charlm.cli.progress import ProgressBar, TrainingBar, print_end, print_start
 from charlm.cli.repeat import repeat_commands
-from charlm.cli.terminal import Stop, printable, say, shell_command
+from charlm.cli.terminal import Stop, printable, say
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.files import as_path, shell_command
 
 if TYPE_CHECKING:
     from charlm.training.run import Run
@@ -27,12 +28,17 @@ def add_parser(verbs: Subparsers) -> None:
         "continue. With torchrun, several processes train one model.",
         epilog="What is not given follows from the text and the time, and is printed.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help=FILES_HELP)
+    add_files(parser)
     parser.add_argument(
-        "-o", "--out", metavar="RUN", help="new run folder (default: checkpoints/<name of FILE>)"
+        "-o",
+        "--out",
+        type=name,
+        metavar="RUN",
+        help="new run folder (default: checkpoints/<name of FILE>)",
     )
     parser.add_argument(
         "--init-from",
+        type=name,
         metavar="RUN",
         help="start with the weights of this run; a fresh training, unlike resume",
     )
@@ -79,7 +85,7 @@ def train_to_end(run: "Run") -> int:
     from charlm import api
     from charlm import checkpoint as checkpoints
 
-    again = f"continue with: {shell_command(['charlm', 'resume', str(run.folder)])}"
+    again = f"continue with: {shell_command(['charlm', 'resume', as_path(run.folder)])}"
     print_start(run)
     stopping = Stop(
         "stopping after this step; once more to stop at once",

@@ -114,9 +114,11 @@ class CharTokenizer:
         """Return the ids of ``text`` (N,), in the smallest unsigned type that holds them.
 
         Raises:
-            TokenError: naming the first character that is not in the vocabulary and its position
-                in ``source``, counted from 0.
+            TokenError: if ``text`` is not a text, or naming the first character that is not in the
+                vocabulary and its position in ``source``, counted from 0.
         """
+        if not isinstance(text, str):
+            raise TokenError(f"{source} must be a text (got {text!r:.100})")
         ids = np.empty(len(text), dtype=self.dtype)
         for start, points in chunks(text):
             piece = self._id_of[points]

@@ -10,7 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_PAST = 2_000_000  # characters of the past that are read, the last ones
+# What takes about 140 bytes a character is not done for more than so many of them: the last
+# characters of the past, and the first ones of the text.
+MOST_PAST, MOST_TEXT = 2_000_000, 2_000_000
 
 Integers = NDArray[np.int64]
 
@@ -20,9 +22,9 @@ def baselines(past: str, text: str) -> dict[str, float]:
 
     Args:
         past: what is read before it, such as the text that a model was trained on.
-        text: at least two characters.
+        text: at least two characters, of which the first ``MOST_TEXT`` are read.
     """
-    past = past[-MOST_PAST:]
+    past, text = past[-MOST_PAST:], text[:MOST_TEXT]
     whole = np.frombuffer((past + text).encode("utf-32-le", "surrogatepass"), "<u4")
     symbols, ids = np.unique(whole, return_inverse=True)
     start = len(past) + 1

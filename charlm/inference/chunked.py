@@ -8,11 +8,12 @@ with is made by reading the characters before it (the warm-up), which are not co
     chunk 1     (warm up)                    |counted counted counted|
     chunk 2                           (warm up)                      |counted counted counted|
 
-A recurrent network forgets, so after a warm-up the state is, as a rule, the right one to a
-millionth. That is not taken on trust: a chunk has to start with the state in which the chunk before
-it ends. Where it did not (to within ``TOLERANCE``), it is read again from there, until it meets a
-state of the first time. So the result is that of one chunk, to about ``TOLERANCE``, also for a
-model that does not forget.
+A recurrent network forgets, so after a warm-up the state is, as a rule, as good as the right one.
+That is not taken on trust: the chunk before ends in the right state, and has read the same
+characters. Where that state is another one (by ``STATE_TOLERANCE``), or where the last ``PROBE``
+values of the warm-up are others (by ``VALUE_TOLERANCE`` in the mean), the chunk is read again from
+the right state, until it meets what it found the first time. So the result is that of one chunk,
+also for a model that does not forget, and for one to which a small difference means much.
 """
 
 import itertools
@@ -25,7 +26,9 @@ from charlm.cells.base import State
 from charlm.tensor_file import Floats
 
 WARM_UP = 512  # characters
-TOLERANCE = 0.01  # a chunk whose first state is further off than this is read again
+PROBE = 128  # characters
+STATE_TOLERANCE = 0.01
+VALUE_TOLERANCE = 1e-4  # nats per character
 
 
 class Reader(Protocol):
@@ -73,8 +76,9 @@ def _read_chunks(
     chunks = len(starts)
     if chunks == 1:
         return reader.read(starts, length, state)
-    _, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, reader.initial_state(chunks - 1))
+    warm_up, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, reader.initial_state(chunks - 1))
     begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
+    probes = warm_up[:, -PROBE:]  # the values before a chunk, by the state that it starts with
     values = np.empty((chunks, length), np.float32)
     pieces = list(itertools.pairwise(_edges(length)))
     states = [begin]  # at every edge
@@ -82,18 +86,23 @@ def _read_chunks(
         values[:, first:last], after = reader.read(starts + first, last - first, states[-1])
         states.append(after)
     for _ in range(1, chunks):  # chunk k is right after k rounds at the latest
+        expected = values[:-1, -PROBE:]
         before = tuple(s[:, :-1] for s in states[-1])
-        wrong = 1 + np.flatnonzero(_apart(tuple(s[:, 1:] for s in begin), before))
+        differs = _differ(tuple(s[:, 1:] for s in begin), before, probes, expected)
+        wrong = 1 + np.flatnonzero(differs)
         if len(wrong) == 0:
             break
         if not all(np.isfinite(s).all() for s in states[-1]):
             break  # NaN never meets NaN; the caller sees it in the values too
+        probes[wrong - 1] = expected[wrong - 1]
         now = _pick(states[-1], wrong - 1)
         for edge, (first, last) in enumerate(pieces):
             _put(now, states[edge], wrong)
+            probe = slice(max(first, last - PROBE), last)
+            old = values[wrong, probe]
             values[wrong, first:last], now = reader.read(starts[wrong] + first, last - first, now)
-            apart = _apart(_pick(states[edge + 1], wrong), now)
-            wrong, now = wrong[apart], _pick(now, apart)
+            differs = _differ(_pick(states[edge + 1], wrong), now, old, values[wrong, probe])
+            wrong, now = wrong[differs], _pick(now, differs)
             if len(wrong) == 0:
                 break
         _put(now, states[-1], wrong)
@@ -118,7 +127,9 @@ def _edges(length: int) -> list[int]:
     return [*edges, length]
 
 
-def _apart(one: State, other: State) -> NDArray[np.bool_]:
-    """Return which chunks of two states (L, B, ...) are over ``TOLERANCE`` apart, or are NaN."""
+def _differ(one: State, other: State, values: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Return which chunks differ in their state (L, B, ...) or their values (B, N), or are NaN."""
     gaps = [np.abs(a - b).max(axis=(0, *range(2, a.ndim))) for a, b in zip(one, other, strict=True)]
-    return ~(np.max(gaps, axis=0) <= TOLERANCE)  # type: ignore[no-any-return]
+    effects = np.abs(values - others).mean(axis=1)
+    same = (np.max(gaps, axis=0) <= STATE_TOLERANCE) & (effects <= VALUE_TOLERANCE)
+    return ~same  # type: ignore[no-any-return]

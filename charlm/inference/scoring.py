@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from charlm.cells.base import State
 from charlm.data.tokenizer import Ids
 from charlm.files import ProgressCallback, no_progress
-from charlm.inference.chunked import read_chunked
+from charlm.inference.chunked import PROBE, read_chunked
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import check_finite, surprisal
@@ -69,9 +69,10 @@ def score(
 
 
 class _EngineReader:
-    """Reads pieces of a text; with ``scored``, the values are the surprisal of the next character.
+    """Reads pieces of a text; the values are the surprisal of the next character.
 
-    See ``chunked.Reader``.
+    Unless ``scored``, only those values are computed that tell whether chunks meet. See
+    ``chunked.Reader``.
     """
 
     def __init__(self, engine: Engine, ids: Ids, on_progress: ProgressCallback, *, scored: bool):
@@ -92,10 +93,11 @@ class _EngineReader:
         stepper = self.engine.stepper(state)
         step = max(1, MOST_NUMBERS // (len(starts) * self.width))
         for offset in range(0, length, step):
-            places = starts[:, None] + np.arange(offset, min(offset + step, length))  # (B, T)
+            end = min(offset + step, length)
+            places = starts[:, None] + np.arange(offset, end)  # (B, T)
             y = stepper.read(self.ids[places])
-            if self.scored:
-                following = self.ids[places + 1]
-                nats[:, offset : offset + step] = surprisal(stepper.predict(y), following)
+            first = offset if self.scored else min(end, max(offset, length - PROBE))
+            following = self.ids[places[:, first - offset :] + 1]
+            nats[:, first:end] = surprisal(stepper.predict(y[:, first - offset :]), following)
             self.on_progress(places.size)
         return nats, stepper.state

@@ -3,7 +3,6 @@
 ``training.start`` begins a new run, ``training.resume`` continues a stopped one.
 """
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.data.dataset import Dataset
 from charlm.errors import DivergenceError, ProcessError
+from charlm.files import as_path, shell_command
 from charlm.model.device import find_device
 from charlm.model.distributed import Processes, is_from_another_process, join
 from charlm.model.language_model import CharLM
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def _resume_command(self) -> str:
-        return f"charlm resume {shlex.quote(str(self.folder))}"
+        return shell_command(["charlm", "resume", as_path(self.folder)])
 
     def save(self, *names: str) -> None:
         """Save what the trainer is now as ``best``, as ``latest``, or as both, in this order.

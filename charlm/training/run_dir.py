@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,15 @@ from typing import Any
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.errors import CheckpointError, ConfigError
-from charlm.files import TEMPORARY, PathLike, make_folder, open_regular, write_atomically
+from charlm.files import (
+    TEMPORARY,
+    PathLike,
+    as_path,
+    make_folder,
+    open_regular,
+    shell_command,
+    write_atomically,
+)
 from charlm.training.lock import Lock
 
 METRICS = "metrics.jsonl"
@@ -70,7 +77,7 @@ class RunDir:
                 run_dir.release()
                 raise ConfigError(
                     f"run folder {path} is there already and not empty: choose another with --out, "
-                    f"or continue that run: charlm resume {shlex.quote(str(path))}"
+                    "or continue that run: " + shell_command(["charlm", "resume", as_path(path)])
                 )
         except CheckpointError as error:
             raise ConfigError(str(error)) from None

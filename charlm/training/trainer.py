@@ -232,6 +232,7 @@ class Trainer:
                 due = step % self.config.evaluation_interval == 0 or self.finished
                 self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
                 train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
+                best_before = self.counters.best_loss
                 validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
             self.counters = replace(self.counters, seconds=before.seconds + spent)
@@ -247,7 +248,7 @@ class Trainer:
                 train_loss=train_loss,
                 validation_loss=validation_loss,
                 best_loss=self.counters.best_loss,
-                is_best=due and self.counters.best_step == step,
+                is_best=self.counters.best_loss != best_before,
                 grad_norm=self.grad_norm,
                 learning_rate=learning_rate(step - 1, self.config),
                 chars_per_second=self._chars_per_step / pace,

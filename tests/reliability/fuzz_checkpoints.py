@@ -4,7 +4,7 @@
 
 Small checkpoints are changed in many ways: cut, flipped, overwritten, grown; tensors swapped,
 renamed, of other types and shapes; sizes of a header made huge; JSON nested deeply or with a name
-twice; values of the document replaced, and signed anew; weights that are no numbers; pickles, zips,
+twice; values of the document replaced, and signed anew; weights that are not finite; pickles, zips,
 links, pipes and devices in their place. Each must end, within bounded time and memory, in
 CheckpointError, or load. What loads without having been signed anew must be what was saved.
 
@@ -345,9 +345,7 @@ def fuzz_states(folder, cases, rng):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument(
-        "--cases", type=int, default=20_000, help="and half as many saved states"
-    )
+    parser.add_argument("--cases", type=int, default=20_000, help="and half as many saved states")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from charlm import checkpoint as checkpoints
+from charlm.files import TEMPORARY
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = ROOT / "corpora" / "english.txt"
@@ -174,7 +175,7 @@ def soak(folder, kills, steps, rng, say):
                 break  # it was through
             counts["stops"] += 1
             counts["+".join(number.name for number in way)] += 1
-            counts["inside a write"] += any(run.glob(".*.tmp"))
+            counts["inside a write"] += any(run.glob(TEMPORARY))
             after = check_opens(run)
             if after < step:
                 raise LostError(f"step {step} was saved, and {after} is there")
