@@ -1,21 +1,25 @@
 """Nothing is lost: trainings that are killed at random moments end as if they had not been.
 
-    python tests/reliability/soak.py [--kills 200] [--seed 1] [--quiet]
+    python tests/reliability/soak.py [--kills 200] [--attacks 200] [--seed 1] [--quiet]
 
 Real ``charlm train`` processes are stopped again and again, and taken up with ``charlm resume``.
 Most are killed (SIGKILL); others get SIGTERM or SIGINT, once or twice in a row. The moment is
 random, from the start of the interpreter to the end of the run, and every step saves, so many kills
-land inside a write. After each stop ``latest`` and ``best`` must open. In the end weights,
-optimizer, carried state and metrics must equal, bit for bit, those of a run that was never stopped.
+land inside a write. Between the stops the runs are attacked: links lie in wait for what is
+written, a second training wants the folder, the folder is moved, the disk is full, streams are
+closed. After each stop ``latest`` and ``best`` must open. In the end weights, optimizer, carried
+state and metrics must equal, bit for bit, those of a run that was never stopped.
 
 The last line is one JSON document.
 """
 
 import argparse
 import collections
+import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -63,14 +67,111 @@ class LostError(Exception):
     """Something was lost, or was not as it should be."""
 
 
-def start(*words):
-    """Start a charlm command."""
+def start(*words, disk=None, closed=()):
+    """Start a charlm command, maybe with a bound on the size of files and with closed streams."""
+
+    def prepare():
+        # A shell lets jobs in the background ignore Ctrl-C, and charlm respects that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if disk is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+        for number in closed:
+            os.close(number)
+
     return subprocess.Popen(
         [sys.executable, "-m", "charlm", *map(str, words)],
         env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # A shell lets jobs in the background ignore Ctrl-C, and charlm respects that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )  # fmt: skip
+
+
+def expect(process, status, words):
+    """Raise unless a process ends with one line that says ``words``."""
+    found, err = finish(process)
+    lines = [line for line in err.splitlines() if "error:" in line]
+    if found != status or len(lines) != 1 or words not in lines[0] or "Traceback" in err:
+        raise LostError(f"status {found}, not {status} with {words!r}: {err[-2000:]}")
+
+
+def attack_with_links(run, rng):
+    """Links lie in wait for what a resume writes; what they lead to must stay as it is."""
+    precious = run.parent / "precious"
+    precious.write_text("precious")
+    names = [".latest.safetensors.tmp", ".metrics.jsonl.tmp", TEMPORARY.replace("*", "0" * 16)]
+    for name in names:
+        (run / name).symlink_to(precious)
+    stop(start("resume", run), (signal.SIGTERM,), rng.uniform(1, 3))
+    for name in names:
+        (run / name).unlink(missing_ok=True)
+    if precious.read_text() != "precious":
+        raise LostError("a write has followed a link")
+
+
+def attack_with_a_second_training(run, rng):
+    """While a run is trained, another one wants its folder."""
+    process = start("resume", run)
+    while not held(run):
+        if process.poll() is not None:
+            return finish(process)  # it was through
+        time.sleep(0.02)
+    before = (run / "metrics.jsonl").read_bytes() if (run / "metrics.jsonl").exists() else b""
+    for words in (("resume", run), ("train", TEXT, "--out", run, *SETTINGS, "--steps", 5)):
+        second = start(*words)
+        _, err = finish(second)
+        if process.poll() is None and "another process is training" not in err:
+            raise LostError(f"two trainings in one folder: {err[-2000:]}")
+    stop(process, (signal.SIGTERM,), 0)
+    if not (run / "metrics.jsonl").read_bytes().startswith(before):
+        raise LostError("the metrics of a run were mixed with others")
+    return None
+
+
+def held(run):
+    """Return whether a process holds a run folder."""
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def attack_by_a_move(run, rng):
+    """The folder is moved while a run is trained, and another one takes its place."""
+    process = start("resume", run)
+    while not held(run):
+        if process.poll() is not None:
+            return finish(process)
+        time.sleep(0.02)
+    aside = run.with_name("aside")
+    run.rename(aside)
+    run.mkdir()
+    status, err = finish(process)
+    if list(run.iterdir()) or (status, "moved or removed" in err) not in [(1, True), (0, False)]:
+        raise LostError(f"written to a folder in the place of one that was moved: {err[-2000:]}")
+    run.rmdir()
+    aside.rename(run)
+    return None
+
+
+def attack_by_a_full_disk(run, rng):
+    """A file cannot grow beyond a half of a checkpoint."""
+    size = (run / "latest.safetensors").stat().st_size
+    expect(start("resume", run, disk=size // rng.choice([2, 5, 100])), 1, "File too large")
+
+
+def attack_by_closed_streams(run, rng):
+    """Some of the standard streams are closed."""
+    closed = rng.choice([(0,), (1,), (2,), (0, 1, 2)])
+    stop(start("resume", run, closed=closed), (signal.SIGTERM,), rng.uniform(1, 3))
+
+
+ATTACKS = [
+    attack_with_links, attack_with_a_second_training, attack_by_a_move, attack_by_a_full_disk,
+    attack_by_closed_streams,
+]  # fmt: skip
 
 
 def finish(process):
@@ -138,8 +239,8 @@ def stop(process, way, delay):
     return status
 
 
-def soak(folder, kills, steps, rng, say):
-    """Stop runs of so many steps until ``kills`` of the stops were kills; return the figures."""
+def soak(folder, kills, attacks, steps, rng, say):
+    """Stop and attack runs until there were so many kills and attacks; return the figures."""
     settings = [*SETTINGS, "--steps", steps]
     counts = collections.Counter()
     straight = folder / "straight"
@@ -153,7 +254,7 @@ def soak(folder, kills, steps, rng, say):
         raise LostError(f"the run that is not stopped ended with {status}: {err}")
     training = time.monotonic() - began - first
     expected = contents(straight)
-    while counts["SIGKILL"] < kills:
+    while counts["SIGKILL"] < kills or counts["attacks"] < attacks:
         run = folder / f"run-{counts['runs']}"
         counts["runs"] += 1
         step = 0
@@ -163,7 +264,7 @@ def soak(folder, kills, steps, rng, say):
                 shutil.rmtree(run)  # a folder without a checkpoint holds nothing to go on from
             words = ("resume", run) if begun else ("train", TEXT, "--out", run, *settings)
             process = start(*words)
-            if counts["SIGKILL"] >= kills:
+            if counts["SIGKILL"] >= kills and counts["attacks"] >= attacks:
                 status, err = finish(process)
                 if status != 0:
                     raise LostError(f"a resumed run ended with {status}: {err}")
@@ -180,6 +281,15 @@ def soak(folder, kills, steps, rng, say):
             if after < step:
                 raise LostError(f"step {step} was saved, and {after} is there")
             step = after
+            if step and step < steps and counts["attacks"] < attacks and rng.random() < 0.6:
+                attack = rng.choice(ATTACKS)
+                attack(run, rng)
+                counts["attacks"] += 1
+                counts[attack.__name__] += 1
+                after = check_opens(run)
+                if after < step:
+                    raise LostError(f"{attack.__name__}: step {step} was saved, {after} is there")
+                step = after
             if step == steps:
                 break  # it was through, but for its last words
             say(f"{counts['stops']} stops, run {counts['runs']} at step {step}")
@@ -191,6 +301,7 @@ def soak(folder, kills, steps, rng, say):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kills", type=int, default=200, help="the other stops come on top")
+    parser.add_argument("--attacks", type=int, default=200, help="between the stops")
     parser.add_argument("--steps", type=int, default=400, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quiet", action="store_true")
@@ -203,7 +314,12 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         counts = soak(
-            Path(folder), arguments.kills, arguments.steps, random.Random(arguments.seed), say
+            Path(folder),
+            arguments.kills,
+            arguments.attacks,
+            arguments.steps,
+            random.Random(arguments.seed),
+            say,
         )
     seconds = round(time.monotonic() - began)
     print(json.dumps({"program": "soak", "lost": 0, "seconds": seconds, "counts": counts}))
