@@ -140,7 +140,7 @@ def test_temporary_files_have_names_of_the_pattern_and_no_name_twice(saved, monk
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "pipe"])
-def test_what_lies_at_the_temporary_name_is_never_written_to(saved, monkeypatch, kind):
+def test_what_lies_at_the_temporary_name_is_never_written_to(saved, monkeypatch, request, kind):
     monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0" * count)
     temporary = files.temporary_path(saved)
     victim = saved.with_name("victim")
@@ -152,6 +152,8 @@ def test_what_lies_at_the_temporary_name_is_never_written_to(saved, monkeypatch,
         os.link(victim, temporary)
     else:
         os.mkfifo(temporary)
+        reader = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK)  # so that a writer never waits
+        request.addfinalizer(lambda: os.close(reader))
     with pytest.raises(CheckpointError, match="File exists"):
         tensor_file.save(saved, "thing", {}, {})
     assert saved.read_bytes() == before

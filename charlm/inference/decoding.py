@@ -70,20 +70,18 @@ class Block:
         self.unread = False
         self.generators = [np.random.default_rng([config.seed, index]) for index in indices]
         self.count = 0
-        self.drawn: list[tuple[NDArray[np.int32], NDArray[np.float32] | None]] = []  # by step
+        self.drawn: list[tuple[list[int], list[float] | None]] = []  # ids and nats by step
 
     def at(self, step: int, place: int) -> tuple[int, float]:
         """Return the id and the nats of a sample at a step, one drawn before or the next one."""
         if step == self.count:
-            ids = self.draw().astype(np.int32)
-            nats = None
-            if self.with_surprisal:
-                nats = surprisal(self.logits, self.ids).astype(np.float32)
+            ids = self.draw().tolist()
+            nats = surprisal(self.logits, self.ids).tolist() if self.with_surprisal else None
             if len(self.indices) == 1:
                 self.drawn.clear()  # nobody will ask for it: a sample may be without end
             self.drawn.append((ids, nats))
-        ids, told = self.drawn[step - self.count]
-        return int(ids[place]), 0.0 if told is None else float(told[place])
+        ids, nats = self.drawn[step - self.count]
+        return ids[place], 0.0 if nats is None else nats[place]
 
     def draw(self) -> NDArray[np.intp]:
         """Return the next character of each sample (B,).
@@ -178,6 +176,7 @@ class Sample:
         self.reason: str | None = None
 
     def __iter__(self) -> Iterator[str]:
+        length = self.block.config.length
         while self.reason is None:
             drawn, nats = self.block.at(self.count, self.place)
             piece = self.vocabulary[drawn]
@@ -188,7 +187,7 @@ class Sample:
                 piece, ended = self.stops.feed(piece)
             if ended:
                 self.reason = "stop"
-            elif self.count == self.block.config.length:
+            elif self.count == length:
                 self.reason = "length"
                 piece += self.held
             if piece:

@@ -137,13 +137,17 @@ class RNNKernel(SummedKernel):
 
     order, halved = (0,), 0
 
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        self.is_relu = cell == RNN(nonlinearity="relu")
+
     def activate(self) -> None:
         """See :class:`SummedKernel`."""
         (h,) = self.state
-        if self.cell == RNN():
-            np.tanh(self.a, out=h)
-        else:
+        if self.is_relu:
             np.maximum(self.a, 0, out=h)
+        else:
+            np.tanh(self.a, out=h)
 
 
 class LSTMKernel(SummedKernel):
