@@ -186,8 +186,8 @@ class ComputeConfig(Settings):
 
     device: str = setting(
         "auto",
-        "where to compute; auto takes a GPU if there is one (cuda and mps are written and tested "
-        "as far as a CPU allows, but have never run on such hardware)",
+        "where to compute; auto takes a GPU if there is one. charlm has never run on a GPU, a Mac "
+        "or Windows: cuda and mps are tested as far as a CPU allows",
         choices=DEVICES,
     )
     precision: str = setting(

@@ -225,12 +225,15 @@ def start_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def help_of(item: "Field[Any]") -> str:
-    """Return the help of a setting, with its bounds and its default."""
-    rules, shown = item.metadata, []
+    """Return the help of a setting, with its default and the bounds that are worth a word."""
+    rules = item.metadata
     help: str = rules["help"]
-    shown += [f"{words} {rules[rule]:g}" for rule, (words, _) in BOUNDS.items() if rules[rule]]
+    notes: list[str] = []
+    for rule, (words, _) in BOUNDS.items():
+        bound = rules[rule]
+        if bound and (rule, bound) != ("minimum", 1) and bound < 1_000_000:
+            notes.append(f"{words} {bound:g}")
     if item.default not in (None, "", ()):
-        words = {True: "yes", False: "no"}
-        default = words[item.default] if isinstance(item.default, bool) else item.default
-        shown.append(f"default: {default}")
-    return help + (f" ({', '.join(shown)})" if shown else "")
+        shown = {"True": "yes", "False": "no"}.get(str(item.default), str(item.default))
+        notes.append(f"default: {shown}")
+    return f"{help} ({', '.join(notes)})" if notes else help

@@ -16,7 +16,7 @@ Hashes = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Memorized:
-    """How much of some texts is in the training text, word for word.
+    """How much of some texts is in the training text, verbatim.
 
     Attributes:
         longest: their longest verbatim overlap with the training text.

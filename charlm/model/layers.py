@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         )
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw all weights anew."""
+        """Draw all weights again."""
         for layer in self.layers:
             assert isinstance(layer, Layer)
             layer.reset_parameters(generator)
