@@ -37,6 +37,25 @@ def tiny_config(backbone="lstm", nonlinearity="tanh", **changes):
     return ModelConfig.from_dict({"backbone": backbone} | options | sizes)
 
 
+def dataset_of(text, validation_fraction=0.1):
+    """Return the dataset of a text with a vocabulary of its own."""
+    from charlm.data.dataset import Dataset
+    from charlm.data.text_files import fingerprint
+    from charlm.data.tokenizer import CharTokenizer
+
+    tokenizer = CharTokenizer.from_text(text)
+    ids = tokenizer.encode(text)
+    return Dataset.from_ids(ids, tokenizer, fingerprint(text), validation_fraction)
+
+
+def probabilities(logits, config):
+    """Return the distribution (V,) that a character with these logits (V,) is drawn from."""
+    from charlm.inference.sampling import unnormalized
+
+    w = unnormalized(np.asarray(logits)[None], config)[0]
+    return w / w.sum()
+
+
 def random_ids(seed, *shape):
     return np.random.default_rng(seed).integers(0, V, shape)
 

@@ -1,14 +1,9 @@
 import numpy as np
+from conftest import dataset_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.data.dataset import Dataset
-from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CorpusError
-
-
-def dataset_of(text, share):
-    return Dataset.from_text(text, CharTokenizer.from_text(text), validation_fraction=share)
 
 
 @given(st.text(min_size=1), st.floats(0.01, 0.99))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import BACKBONES, V, tiny_config
+from conftest import BACKBONES, V, probabilities, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from charlm.errors import ConfigError, DivergenceError
 from charlm.inference.decoding import Block, Lines, Stops, blocks, failure_table, samples
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import allowed_mask, probabilities, surprisal
+from charlm.inference.sampling import allowed_mask, surprisal
 
 
 class Chain:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from conftest import probabilities
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -9,7 +10,6 @@ from charlm.errors import ConfigError
 from charlm.inference.sampling import (
     allowed_mask,
     choose,
-    probabilities,
     seeded,
     surprisal,
     unnormalized,

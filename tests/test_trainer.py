@@ -3,23 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, T, tiny_config, words
+from conftest import BACKBONES, B, T, dataset_of, tiny_config, words
 
 from charlm.api import LanguageModel
 from charlm.cli.progress import decay_line
 from charlm.config import PRECISIONS, TrainConfig
-from charlm.data.dataset import Dataset
-from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation.loss import Evaluation, evaluate
 from charlm.model.language_model import CharLM
 from charlm.training.optim import learning_rate, make_optimizer
 from charlm.training.trainer import Trainer
-
-
-def dataset_of(text):
-    return Dataset.from_text(text, CharTokenizer.from_text(text), validation_fraction=0.1)
-
 
 DATASET = dataset_of(words(600))
 

@@ -35,19 +35,6 @@ class Dataset:
     files: tuple[str, ...] = ()
 
     @classmethod
-    def from_text(
-        cls, text: str, tokenizer: CharTokenizer, *, validation_fraction: float
-    ) -> "Dataset":
-        """Return the dataset of ``text``, its last ``validation_fraction`` held out.
-
-        Raises:
-            CorpusError: if either part holds fewer than two characters.
-        """
-        return cls.from_ids(
-            tokenizer.encode(text), tokenizer, fingerprint(text), validation_fraction
-        )
-
-    @classmethod
     def from_ids(
         cls,
         ids: Ids,
@@ -56,7 +43,11 @@ class Dataset:
         validation_fraction: float,
         files: tuple[str, ...] = (),
     ) -> "Dataset":
-        """Return the dataset of a whole text ``ids`` (N,); see :meth:`from_text`."""
+        """Return the dataset of a text ``ids`` (N,), its last ``validation_fraction`` held out.
+
+        Raises:
+            CorpusError: if either part holds fewer than two characters.
+        """
         cut = training_length(len(ids), validation_fraction)
         for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
             if len(part) < 2:

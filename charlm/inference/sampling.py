@@ -66,12 +66,6 @@ def unnormalized(logits: NDArray[Any], config: SampleConfig) -> Doubles:
     return w
 
 
-def probabilities(logits: NDArray[Any], config: SampleConfig) -> Doubles:
-    """Return the distribution (V,) that a character with these logits (V,) is drawn from."""
-    w = unnormalized(np.asarray(logits)[None], config)[0]
-    return w / w.sum()  # type: ignore[no-any-return]
-
-
 def surprisal(logits: NDArray[Any], ids: NDArray[Any]) -> Doubles:
     """Return -log p of characters ``ids`` (...), in nats, for logits (..., V)."""
     scores = logits - logits.max(axis=-1, keepdims=True)

@@ -41,7 +41,7 @@ def stock_step(backbone, hidden):
 
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
-    ids = Dataset.from_text(text, tokenizer, validation_fraction=0.1).train
+    ids = Dataset.from_ids(tokenizer.encode(text), tokenizer, "", 0.1).train
     lanes, window = SIZES[hidden]
     stream = LaneStream(ids, batch_size=lanes, seq_length=window)
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[backbone]
@@ -85,7 +85,7 @@ def charlm_step(backbone, hidden):
     keep_memory()
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
-    dataset = Dataset.from_text(text, tokenizer, validation_fraction=0.1)
+    dataset = Dataset.from_ids(tokenizer.encode(text), tokenizer, "", 0.1)
     lanes, window = SIZES[hidden]
     config = TrainConfig(steps=10**6, batch_size=lanes, seq_length=window, learning_rate=1e-3)
     model = CharLM(
