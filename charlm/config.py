@@ -116,7 +116,18 @@ class ModelConfig(Settings):
 
 
 def option_names() -> list[str]:
-    """Return the names of the options of all cells."""
+    """Return the names of the options of all cells.
+
+    Raises:
+        ConfigError: if a cell has an option with the name of another setting.
+    """
+    for backbone, cell in CELLS.items():
+        for config in (ModelConfig, TrainConfig, ComputeConfig):
+            for name in set(cell.names()) & set(config.names()):
+                raise ConfigError(
+                    f"option {name} of backbone {backbone!r} has the name of another setting: "
+                    "rename it in the cell"
+                )
     return [name for cell in CELLS.values() for name in cell.names()]
 
 

@@ -65,7 +65,16 @@ class Settings:
     @classmethod
     def settings(cls) -> "list[Field[Any]]":
         """Return the fields that were declared with :func:`setting`."""
-        return [item for item in fields(cls) if "help" in item.metadata]
+        if any(isinstance(value, Field) for value in vars(cls).values()):
+            raise ConfigError(
+                f"class {cls.__name__} has settings: put @dataclass(frozen=True, kw_only=True) "
+                "above it"
+            )
+        found = [item for item in fields(cls) if "help" in item.metadata]
+        for item in found:
+            if isinstance(item.type, str):  # from __future__ import annotations
+                item.type = typing.get_type_hints(cls)[item.name]
+        return found
 
     @classmethod
     def names(cls) -> list[str]:

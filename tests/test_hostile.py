@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, QUICK, QUICK_FLAGS, V, one_line, tiny_config, words
+from conftest import DATA, QUICK, QUICK_FLAGS, V, assert_same_run, one_line, tiny_config, words
 
 import charlm
 from charlm import checkpoint as checkpoints
@@ -550,14 +550,50 @@ def test_a_cell_from_a_file_goes_the_whole_way(run, mgu):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read cell file my.py"), ("def", "SyntaxError"), ("1 / 0", "ZeroDivisionError")],
+    [
+        (None, "cannot read cell file my.py"),
+        ("def", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("x = 1", "cell file my.py adds no cell"),
+        (MGU.replace("slope:", "steps:"), "option steps of backbone 'mgu' has the name of another"),
+        (MGU.replace("@dataclass(frozen=True, kw_only=True)", ""), "put @dataclass("),
+        (
+            MGU.replace('"orthogonal"', '"ortogonal"'),
+            "init must be one of xavier_uniform, orthogonal",
+        ),
+        (MGU.replace('("xavier_uniform",) * 2', '("xavier_uniform",) * 5'), "no 5 equal blocks"),
+    ],
 )
-def test_a_cell_file_that_fails_is_one_line(run, content, message):
+def test_a_cell_file_that_fails_is_one_line(run, mgu, content, message):
+    Path("my.py").unlink()
     if content is not None:
         Path("my.py").write_text(content)
-    status, out, err = run("generate", LSTM, "--cell-file", "my.py")
+    words_ = ["train", "text.txt", *QUICK_FLAGS, "--backbone", "mgu", "--cell-file", "my.py"]
+    status, out, err = run(*words_)
     one_line(status, out, err, expected=1)
     assert message in err
+    assert not Path("checkpoints").exists()
+
+
+def test_a_cell_that_is_wrong_is_not_taken_for_arithmetic_that_is_missing(run, mgu):
+    Path("my.py").write_text(MGU.replace("(2 * hidden_size, input_size)", "(4, input_size)"))
+    with pytest.raises(RuntimeError, match="size"):
+        run("train", "text.txt", *QUICK_FLAGS, "--backbone", "mgu", "--cell-file", "my.py")
+    assert not Path("checkpoints").exists()
+
+
+def test_what_is_printed_of_a_cell_from_a_file_names_the_file(run, mgu):
+    from charlm.cells import CELLS
+
+    Path("my.py").write_text(f"from __future__ import annotations\n{MGU}")
+    flags = [*QUICK_FLAGS, "--cell-file", "my.py", "--backbone", "mgu"]
+    err = run("train", "text.txt", *flags, "--out", "run")[2]
+    for label in ("repeat:", "more:"):
+        line = next(row for row in err.splitlines() if row.startswith(label))
+        command = line.removeprefix(label).split()[1:]
+        del CELLS["mgu"]
+        assert run(*command, *(["--out", "again"] if label == "repeat:" else []))[0] == 0
+    assert_same_run("run", "again")
 
 
 # ---- manners

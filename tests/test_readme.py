@@ -4,6 +4,8 @@ import hashlib
 import re
 import shlex
 import shutil
+import sys
+import types
 
 import pytest
 from conftest import ROOT
@@ -86,7 +88,10 @@ def test_every_command_and_all_python_runs_in_order(checkout, readme, least):
 def test_the_cell_of_the_page_for_contributors_trains(checkout, monkeypatch):
     monkeypatch.setitem(CELLS, "leaky", None)  # taken back after the test
     (python,) = [block for language, block in blocks("charlm/README.md") if language == "python"]
-    exec(compile(python, "charlm/README.md", "exec"), {})
+    namespace = {"__name__": "leaky_of_the_page"}
+    monkeypatch.setitem(sys.modules, "leaky_of_the_page", types.ModuleType("leaky_of_the_page"))
+    exec(compile(python, "charlm/README.md", "exec"), namespace)
+    CELLS["leaky"] = namespace["Leaky"]
     words = ["train", "corpora/english.txt", *SHORT.split(), "--backbone", "leaky", "--out", "run"]
     assert main(words) == 0
     assert main(["generate", "run", "-l", "5"]) == 0

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from charlm.errors import ConfigError
 from charlm.settings import Settings
 
 Array = Any  # a numpy.ndarray or a torch.Tensor; this package imports neither
@@ -28,8 +29,9 @@ Weights = Mapping[str, Array]
 State = tuple[Array, ...]
 Shape = tuple[int, ...]
 
-# How a block of a parameter starts: "xavier_uniform", "orthogonal", a constant, or a function that
-# is given the array library and uniform numbers from [0, 1) in the shape of the block.
+DISTRIBUTIONS = ("xavier_uniform", "orthogonal")
+# How a block of a parameter starts: one of these, a constant, or a function that is given the array
+# library and uniform numbers from [0, 1) in the shape of the block.
 Init = str | float | Callable[[Any, Array], Array]
 
 
@@ -46,6 +48,19 @@ class Parameter:
     shape: Shape
     init: tuple[Init, ...] = (0.0,)
     recurrent: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.shape or self.shape[0] % len(self.init):
+            raise ConfigError(
+                f"a parameter of shape {self.shape} has no {len(self.init)} equal blocks of rows, "
+                "one for each entry of init"
+            )
+        for init in self.init:
+            if isinstance(init, str) and init not in DISTRIBUTIONS:
+                names = ", ".join(DISTRIBUTIONS)
+                raise ConfigError(
+                    f"init must be one of {names}, a number or a function, not {init!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

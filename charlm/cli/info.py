@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> int:
         "best_loss": found.counters.best_loss,
         "best_step": found.counters.best_step,
         "seconds": round(found.counters.seconds, 1),
-        "repeat": repeat_commands(found),
+        "repeat": repeat_commands(found, arguments.cell_file),
         "model": model.to_dict(),
         "train": found.train_config.to_dict(),
     }

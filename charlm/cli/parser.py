@@ -7,6 +7,7 @@ follow from the text and the time.
 import argparse
 import os
 import sys
+import types
 import typing
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import Field
@@ -15,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from charlm import __version__
 from charlm.cells import CELLS
-from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.errors import ConfigError
 from charlm.settings import BOUNDS, Settings, field_type
 
@@ -74,13 +75,26 @@ def load_cells(words: Sequence[str]) -> None:
     """
     finder = Parser(prog="charlm", add_help=False)
     _add_cell_file(finder)
-    for file in finder.parse_known_args(words)[0].cell_file or ():
+    for file in finder.parse_known_args(words)[0].cell_file:
+        before = dict(CELLS)
         try:
-            exec(compile(Path(file).read_text("utf-8"), file, "exec"), {"__name__": file})
+            _run_file(file)
         except OSError as error:
             raise ConfigError(f"cannot read cell file {file}: {error.strerror}") from None
         except Exception as error:
             raise ConfigError(f"cell file {file} fails: {type(error).__name__}: {error}") from None
+        if before == CELLS:
+            raise ConfigError(
+                f"cell file {file} adds no cell: let it end with a line like "
+                'charlm.cells.CELLS["name"] = MyCell'
+            )
+
+
+def _run_file(file: str) -> None:
+    """Run a Python file as a module, as dataclasses need one."""
+    module = types.ModuleType(f"charlm_cell_file_{len(sys.modules)}")
+    sys.modules[module.__name__] = module
+    exec(compile(Path(file).read_bytes(), file, "exec"), vars(module))
 
 
 def _add_cell_file(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +102,7 @@ def _add_cell_file(parser: argparse.ArgumentParser) -> None:
         "--cell-file",
         type=name,
         action="append",
+        default=[],
         metavar="FILE",
         help="Python file of your own that adds a recurrent cell to charlm.cells.CELLS; its code "
         "is run",
@@ -194,6 +209,7 @@ def add_setting(group: Any, item: "Field[Any]", help: str = "") -> None:
 
 def _cell_options() -> list[tuple["Field[Any]", list[str]]]:
     """Return the options of all cells, each with the backbones that have it."""
+    option_names()  # refuses what would clash with another flag
     found: dict[str, tuple[Field[Any], list[str]]] = {}
     for backbone, cell in CELLS.items():
         for item in cell.settings():

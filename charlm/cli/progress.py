@@ -136,8 +136,8 @@ def print_start(run: "Run") -> None:
     print_fact("run", f"{run.folder} (Ctrl-C saves and stops); losses in nats/bits per character")
 
 
-def print_end(run: "Run", lm: "LanguageModel") -> None:
-    """Tell how it went, with a sample and the command for more."""
+def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
+    """Tell how it went, with a sample and the command for more, which ends with ``cells``."""
     from charlm.training.trainer import in_units
 
     counters = run.trainer.counters
@@ -147,7 +147,7 @@ def print_end(run: "Run", lm: "LanguageModel") -> None:
         f"at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
-    more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000"])
+    more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000", *cells])
     say(f"\nmore:     {printable(more)}")
 
 

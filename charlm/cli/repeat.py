@@ -13,10 +13,14 @@ OUT = "checkpoints/again"  # the run folder of a model that takes more than one 
 RESUMABLE = ("steps", "decay_steps", "learning_rate")  # the settings that resume can change
 
 
-def repeat_commands(checkpoint: "Checkpoint") -> list[str]:
+def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str]:
     """Return the commands that repeat a run, or a line that says why there are none.
 
     Every setting is printed, so that no default and no preset of another day comes in.
+
+    Args:
+        checkpoint: the run.
+        cell_files: the files of ``--cell-file`` that it needs.
     """
     if checkpoint.train_config.steps is None:
         return ["no command repeats this run yet: its number of steps follows from the time"]
@@ -35,12 +39,19 @@ def repeat_commands(checkpoint: "Checkpoint") -> list[str]:
         flags += as_flags(checkpoint.model_config.to_dict())
     flags += ["--out", OUT] if others else []
     files = [as_path(file) for file in source.files]
-    commands = [_command(first, "train", *files, *flags)]
+    cells = cell_flags(cell_files)
+    commands = [_command(first, "train", *files, *flags, *cells)]
     for before, after in itertools.pairwise(stages):
         old, new = before.train_config.to_dict(), after.train_config.to_dict()
         changes = {name: new[name] for name in RESUMABLE if new[name] != old[name]}
-        commands.append(_command(after, "resume", OUT, *as_flags(changes | _compute(after))))
+        words = as_flags(changes | _compute(after))
+        commands.append(_command(after, "resume", OUT, *words, *cells))
     return commands
+
+
+def cell_flags(cell_files: list[str]) -> list[str]:
+    """Return the words of the command line that name these cell files."""
+    return [word for file in cell_files for word in ("--cell-file", as_path(file))]
 
 
 def _compute(stage: "Stage") -> dict[str, Any]:

@@ -51,4 +51,4 @@ def run(arguments: Namespace) -> int:
             on_progress=bar.update,
             **given(arguments, [*CHANGES, *ComputeConfig.names()]),
         )
-    return train_to_end(run)
+    return train_to_end(run, arguments.cell_file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from charlm.cli.parser import Subparsers, add_files, add_settings, name, start_settings
 from charlm.cli.progress import ProgressBar, TrainingBar, print_end, print_start
-from charlm.cli.repeat import repeat_commands
+from charlm.cli.repeat import cell_flags, repeat_commands
 from charlm.cli.terminal import Stop, printable, say
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
 from charlm.files import as_path, shell_command
@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
             began=began,
             **start_settings(arguments),
         )
-    return train_to_end(run)
+    return train_to_end(run, arguments.cell_file)
 
 
 def silence_all_but_the_first() -> None:
@@ -80,12 +80,14 @@ def reading_bar(files: list[str]) -> ProgressBar:
     return ProgressBar(2 * sum(sizes), "reading", "B")
 
 
-def train_to_end(run: "Run") -> int:
+def train_to_end(run: "Run", cell_files: list[str]) -> int:
     """Train, showing how it goes, until the end or until a signal asks to stop."""
     from charlm import api
     from charlm import checkpoint as checkpoints
 
-    again = f"continue with: {shell_command(['charlm', 'resume', as_path(run.folder)])}"
+    cells = cell_flags(cell_files)
+    command = shell_command(["charlm", "resume", as_path(run.folder), *cells])
+    again = f"continue with: {command}"
     print_start(run)
     stopping = Stop(
         "stopping after this step; once more to stop at once",
@@ -97,8 +99,8 @@ def train_to_end(run: "Run") -> int:
     if not run.trainer.finished:
         say(f"saved at step {run.trainer.counters.step}; {again}")
         return 128 + (stop.signal or signal.SIGTERM)  # of several processes, maybe another one's
-    print_end(run, api.load(run.folder))
+    print_end(run, api.load(run.folder), cells)
     latest = checkpoints.load(run.folder / "latest.safetensors", model_only=True)
-    for line in repeat_commands(latest):
+    for line in repeat_commands(latest, cell_files):
         say(f"repeat:   {printable(line)}")
     return 0

@@ -65,7 +65,12 @@ def seconds_per_window(
     Returns:
         Seconds for each candidate; infinity where this machine cannot (some CPUs raise an error on
         bfloat16, others compute it slower than float32).
+
+    Raises:
+        ConfigError: if this machine can compute none of them.
+        RuntimeError: the error of the model itself, if it cannot be computed in float32 either.
     """
+    failure: RuntimeError | None = None
     best = dict.fromkeys(candidates, math.inf)
     model = CharLM(config, vocab_size).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
@@ -83,10 +88,19 @@ def seconds_per_window(
                     logits.float().logsumexp(-1).sum().backward()
                     optimizer.step()
                 logits.sum().item()  # waits for a GPU
-            except RuntimeError:
+            except RuntimeError as error:
+                failure = error
                 continue
             spent = time.perf_counter() - began
             best[candidate] = min(best[candidate], spent)
+    if failure is not None and not any(map(math.isfinite, best.values())):
+        precisions = sorted({candidate.precision for candidate in best})
+        if "float32" in precisions:  # then it is not a matter of the arithmetic
+            raise failure
+        raise ConfigError(
+            f"this machine cannot train backbone {config.backbone!r} in {', '.join(precisions)}: "
+            "choose --precision float32"
+        )
     return best
 
 
@@ -123,11 +137,6 @@ def fastest(candidates: list[Compute], model: CharLM, config: TrainConfig) -> tu
     for candidate in candidates[1:]:
         if seconds[candidate] < seconds[best] / MARGIN:
             best = candidate
-    if not math.isfinite(seconds[best]):
-        raise ConfigError(
-            f"this machine cannot train backbone {model.config.backbone!r} in {best.precision}: "
-            "choose --precision float32"
-        )
     return best, seconds[best]
 
 
