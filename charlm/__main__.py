@@ -3,20 +3,32 @@
 import os
 import signal
 import sys
+from types import FrameType
 
 
 def run() -> int:
-    """Run the command; whoever stops it while it is still being imported sees no traceback."""
-    _open_standard_streams()
+    """Run the command; whoever stops it before it can say so itself sees no traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
+        _open_standard_streams()
         from charlm.cli import main
 
         status = main()
+        signal.signal(signal.SIGINT, _ignore)  # all is done: let the interpreter end in peace
+        return status
     except KeyboardInterrupt:
         print("\ncharlm: stopped", file=sys.stderr)
-        status = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: let the interpreter end in peace
-    return status
+        return 130
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, _ignore)  # a second Ctrl-C could hit where nothing catches it
+    raise KeyboardInterrupt
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing. (SIG_IGN would make Python complain of a signal that is still pending.)"""
 
 
 def _open_standard_streams() -> None:

@@ -217,7 +217,7 @@ def _from_document(document: Document) -> Checkpoint:
         raise ValueError("its files are not names")
     if type(document["vocabulary"]) is not str or type(unknown) is not bool:
         raise ValueError("its vocabulary is not a text")
-    backbone = document["model"]["backbone"]
+    backbone = document["model"].get("backbone")
     if isinstance(backbone, str) and backbone not in CELLS:
         raise MissingCellError(
             f"the {KIND} needs the cell {backbone!r}, which this charlm does not have: name the "
