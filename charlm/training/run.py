@@ -54,6 +54,7 @@ class Run:
             ProcessError: if another process of this training has ended.
         """
         interval = self.trainer.config.save_interval
+        alone = False  # whether another process has ended; to say goodbye to it could hang
         try:
             for progress in self.trainer.run():
                 if progress.validation_loss is not None:
@@ -74,6 +75,7 @@ class Run:
         except RuntimeError as error:
             if not is_from_another_process(error):
                 raise
+            alone = True
             raise ProcessError(
                 f"another process of this training has ended; {self.folder / 'latest.safetensors'} "
                 f"is from before, and {self._resume_command} continues from it, with any number of "
@@ -81,7 +83,8 @@ class Run:
             ) from None
         finally:
             self.run_dir.release()
-            self.trainer.processes.leave()
+            if not alone:
+                self.trainer.processes.leave()
 
     @property
     def _resume_command(self) -> str:
