@@ -321,11 +321,11 @@ def test_a_state_that_was_saved_at_a_signal_is_that_of_what_was_printed(run, wor
     vocabulary = charlm.load(LSTM).tokenizer.vocabulary
     stops = [word.replace("@", vocabulary[-1] * 3) for word in stops]
     command = [*CHARLM, "generate", LSTM, "-l", "0", "-t", "0.5", "--save-state", "s", *stops]
-    process = subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, text=True)
-    begin = process.stdout.read(2000)
-    process.send_signal(signal.SIGTERM)
-    text = begin + process.stdout.read()  # communicate would lose what read has buffered
-    assert process.wait(timeout=30) == 143
+    with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, text=True) as process:
+        begin = process.stdout.read(2000)
+        process.send_signal(signal.SIGTERM)
+        text = begin + process.stdout.read()  # communicate would lose what read has buffered
+    assert process.returncode == 143
     lm = charlm.load(LSTM)
     whole = lm.generate(length=len(text) - 1, temperature=0.5, seed=1)
     assert text == whole + "\n"
