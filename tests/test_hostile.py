@@ -370,7 +370,7 @@ def test_an_empty_name_is_wrong_usage(run, command):
 
 def test_closed_streams_are_one_line_or_nothing(workplace):
     quick = " ".join(QUICK_FLAGS)
-    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "</dev/null >&-"):
+    for closed in (">&-", "<&- >&- 2>&-", "2>/dev/full"):
         out = f"run-{len(list(Path().iterdir()))}"
         done = charlm_process("train", "text.txt", quick, "--out", out, shell=closed)
         assert done.returncode == 0, (closed, done)
@@ -620,7 +620,7 @@ def test_lines_of_several_files_say_which_file(run):
         assert "one.txt" not in run("score", LSTM, "one.txt", flag)[1]
 
 
-@pytest.mark.parametrize("name", ["-x.txt", "a\nb.txt", os.fsdecode(b"\xff\xfe.txt"), "a'b $x.txt"])
+@pytest.mark.parametrize("name", ["-x y.txt", os.fsdecode(b"a'b\n$x\xff.txt")])
 def test_commands_that_are_printed_work_for_any_name(workplace, name):
     Path(name).write_text(words(300))
     command = [*CHARLM, "train", f"./{name}", *QUICK_FLAGS, "--steps", "4", "--out", "-run"]
