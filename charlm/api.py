@@ -193,7 +193,7 @@ class LanguageModel:
             if text == "":
                 return state
         ids = self.tokenizer.encode(self._line_start() if text == "" else text, source="the prompt")
-        return scoring.read(self.engine, ids, state, on_progress)
+        return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)
 
     def score(
         self,
@@ -240,7 +240,8 @@ class LanguageModel:
             CheckpointError: if the file is missing, damaged, or of another model.
         """
         vocab_size = self.tokenizer.vocab_size
-        return prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
+        found = prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
+        return replace(found, owner=self)
 
     def fingerprint(self) -> str:
         """Return the sha256 of all that makes this model what it computes."""
@@ -254,6 +255,11 @@ class LanguageModel:
         return digest.hexdigest()
 
     def _check(self, state: PromptState) -> None:
+        if not isinstance(state, PromptState):
+            raise ConfigError(f"the state must be a PromptState (got {state!r:.100})")
+        other = state.owner
+        if other not in (None, self) and other.fingerprint() != self.fingerprint():
+            raise ConfigError("the state is of another model: it means nothing to this one")
         if not state.fits(self.config, self.tokenizer.vocab_size):
             raise ConfigError("the state is of another model: its sizes are not those of this one")
 

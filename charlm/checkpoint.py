@@ -18,7 +18,7 @@ from charlm.cells import CELLS
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError
-from charlm.files import PathLike
+from charlm.files import PathLike, sha256
 from charlm.settings import Settings, setting
 from charlm.tensor_file import Document, Shapes, Tensors
 
@@ -52,6 +52,7 @@ class Source(Settings):
     fingerprint: str = setting("", "sha256 of the text")
     characters: int = setting(0, "length of the text", minimum=0)
     init_from: str = setting("", "the run whose weights it began with, if any")
+    init_sha256: str = setting("", "sha256 of those weights")
     precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
     threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
     processes: int = setting(1, "processes that train together", minimum=1)
@@ -107,6 +108,11 @@ class Checkpoint:
             for group, members in groups.items()
             for name, tensor in members.items()
         }
+
+    def weights_sha256(self) -> str:
+        """Return the sha256 of the names and checksums of all weights."""
+        checksums = {name: tensor_file.checksum(t) for name, t in sorted(self.weights.items())}
+        return sha256(repr(checksums).encode())
 
     def weights_for(self, tokenizer: CharTokenizer, fresh: Tensors) -> Tensors:
         """Return the weights for a vocabulary that holds this one, row by row of a character.

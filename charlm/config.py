@@ -254,9 +254,11 @@ class SampleConfig(Settings):
 class LinesConfig(Settings):
     """Which lines are wanted of a model of one item per line, such as names."""
 
-    lines: int = setting(0, "write so many lines, each a new item, in place of a text", minimum=0)
+    lines: int = setting(
+        0, "write so many lines, each a new item, in place of a text", minimum=0, maximum=10**9
+    )
     min_length: int = setting(1, "fewest characters of a line", minimum=0)
-    max_length: int = setting(200, "most characters of a line", minimum=1)
+    max_length: int = setting(200, "most characters of a line", minimum=1, maximum=10**9)
     starts_with: str = setting("", "what every line begins with (default: anything)")
     unique: bool = setting(False, "no line twice")
     tries: int = setting(0, "most lines to draw in all, 0 = 100 for each one wanted", minimum=0)

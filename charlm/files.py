@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, ConfigError
 
 PathLike = str | os.PathLike[str]
 ProgressCallback = Callable[[int], object]  # is told how many bytes or characters were done since
@@ -28,6 +28,16 @@ def sha256(*parts: Any) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def check_name(path: Path) -> None:
+    """Raise ConfigError for what cannot be the name of a file on any system."""
+    try:
+        usable = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{str(path)!r} cannot be the name of a file")
 
 
 def is_regular_file(path: PathLike) -> bool:

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +207,59 @@ def test_a_run_whose_folder_was_moved_writes_no_more(workplace):
         pass
     for _ in resume("old").progress():
         pass
+
+
+@pytest.mark.parametrize("ending", ["bad text", "SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_start_that_fails_removes_nothing_but_its_own(workplace, ending):
+    """While it waits for its text, the folder that it made is replaced, and another gets a note."""
+    for _ in start(["text.txt"], out="base", **QUICK).progress():
+        pass
+    before = snapshot("base")
+    processes = []
+    for name in ("replaced", "noted"):
+        os.mkfifo(f"{name}.pipe")
+        command = [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name]
+        processes.append(
+            subprocess.Popen(
+                command, stderr=subprocess.PIPE, text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        )  # fmt: skip
+        while not Path(name).exists():
+            time.sleep(0.01)
+    time.sleep(0.3)
+    Path("replaced").rmdir()
+    shutil.copytree("base", "replaced")
+    Path("noted/notes.txt").write_text("precious")
+    for name, process in zip(("replaced", "noted"), processes, strict=True):
+        if ending == "bad text":
+            Path(f"{name}.pipe").write_bytes(b"bad \xff text")
+            status = 1
+        else:
+            process.send_signal(getattr(signal, ending))
+            status = 128 + getattr(signal, ending)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode == status, err
+        assert "Traceback" not in err
+    assert snapshot("replaced") == before
+    assert snapshot("noted") == {"notes.txt": b"precious"}
+
+
+def test_ids_that_a_killed_start_leaves_hinder_no_new_start(workplace, large):
+    start(["text.txt"], out="run", **QUICK)
+    Path("run/latest.safetensors").unlink()  # as if it was killed before the first save
+    assert {path.name for path in Path("run").iterdir()} == {"text.json", "text.npy"}
+    for _ in start(["text.txt"], out="run", **QUICK).progress():
+        pass
+    Path("mine").mkdir()
+    Path("mine/text.npy").write_text("of a user")
+    with pytest.raises(ConfigError, match="not empty"):
+        start(["text.txt"], out="mine", **QUICK)
+
+
+def test_a_text_that_is_called_dot_gets_a_folder_of_its_own(workplace):
+    Path("..txt").write_text(words(300))
+    assert start(["..txt"], **QUICK).folder == Path("checkpoints/text")
 
 
 # ---- full disks
@@ -594,6 +649,71 @@ def test_what_is_printed_of_a_cell_from_a_file_names_the_file(run, mgu):
         del CELLS["mgu"]
         assert run(*command, *(["--out", "again"] if label == "repeat:" else []))[0] == 0
     assert_same_run("run", "again")
+
+
+@pytest.mark.parametrize("code", ["raise BaseException('x')", "import sys; sys.exit(0)"])
+def test_a_cell_file_cannot_end_a_command_as_if_all_was_done(run, code):
+    Path("my.py").write_text(code)
+    status, out, err = run("info", LSTM, "--cell-file", "my.py")
+    one_line(status, out, err, expected=1)
+    os.mkfifo("pipe")
+    one_line(*run("info", LSTM, "--cell-file", "pipe"), expected=1)
+
+
+# ---- printed commands
+
+
+def test_no_command_repeats_a_run_whose_base_has_changed(run):
+    start(["text.txt"], out="base", **QUICK)
+    for _ in resume("base").progress():
+        pass
+    flags = ["--steps", 3, "--precision", "float32", "--threads", 1, "--init-from", "base"]
+    err = run("train", "text.txt", *flags, "--out", "tuned")[2]
+    assert re.search(r"^repeat: +charlm train text.txt .*--init-from base", err, re.M)
+    assert run("resume", "base", "--steps", 30)[0] == 0
+    assert "the weights of base that it started from have changed" in run("info", "tuned")[1]
+
+
+def test_no_command_repeats_a_run_on_a_pipe(workplace):
+    command = f"{' '.join(CHARLM)} train <(cat text.txt) {' '.join(QUICK_FLAGS)} --out run"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "no command repeats this run: its text came through a pipe" in done.stderr
+
+
+# ---- states
+
+
+def test_a_state_of_another_model_of_the_same_size_is_refused(workplace):
+    lm, same, other = (charlm.train("text.txt", **QUICK | {"seed": seed}) for seed in (1, 1, 2))
+    state = lm.read("a")
+    assert same.generate(state=state, length=3, seed=1) == lm.generate("a", length=3, seed=1)
+    for use in (other.generate, other.score, other.read):
+        with pytest.raises(ConfigError, match="of another model"):
+            use("a", state=state)
+    with pytest.raises(ConfigError, match="of another model"):
+        other.save_state(state, "laundered")
+    (sample,) = lm.samples("a", charlm.SampleConfig(length=3, seed=1))
+    assert len("".join(sample)) == 3
+    with pytest.raises(ConfigError, match="of another model"):
+        other.read(state=sample.prompt_state())
+
+
+def test_a_state_that_could_not_be_loaded_replaces_none_that_could(workplace):
+    lm = charlm.load(LSTM)
+    state = lm.read("The")
+    lm.save_state(state, "s")
+    before = Path("s").read_bytes()
+    for bad in (replace(state, logits=state.logits * np.nan), "x", None):
+        with pytest.raises(CharlmError):
+            lm.save_state(bad, "s")
+    assert Path("s").read_bytes() == before
+
+
+def test_a_state_is_saved_also_where_nobody_reads_to_the_end(workplace):
+    line = f"{' '.join(CHARLM)} generate {LSTM} -l 0 --seed 1 --save-state s 2>err | head -c 100"
+    subprocess.run(["bash", "-c", line], check=True, capture_output=True, timeout=60)
+    lm = charlm.load(LSTM)
+    assert lm.generate(state=lm.load_state("s"), length=5)
 
 
 # ---- manners

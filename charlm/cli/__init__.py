@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from charlm.cli import corpus, evaluate, generate, info, memorized, resume, score, train
 from charlm.cli.parser import parse
-from charlm.cli.terminal import Unfailing, complain, say
+from charlm.cli.terminal import StopSignal, Unfailing, complain, say, stop_signals
 from charlm.errors import CharlmError, ProcessError
 
 VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
@@ -30,11 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr = Unfailing(sys.stderr)
     try:
         verb, arguments = parse(VERBS, argv)
-        status = verb.run(arguments)
+        with stop_signals():
+            status = verb.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         say("\ncharlm: stopped")
         return 128 + signal.SIGINT
+    except StopSignal as stop:
+        say("\ncharlm: stopped")
+        return 128 + stop.number
     except BrokenPipeError:  # the reader has seen enough, as in "| head"
         _close_stdout()
         return 128 + signal.SIGPIPE

@@ -1,10 +1,11 @@
 """The verb ``generate``."""
 
+import contextlib
 import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from charlm.api import LanguageModel
     from charlm.inference.decoding import Lines, Sample
 
 FLUSH = 0.02  # seconds that text may wait for more
@@ -95,8 +97,9 @@ def run(arguments: Namespace) -> int:
         state = lm.read(prompt, state=state, on_progress=bar.update)
     samples = lm.samples("", config, state=state, with_surprisal=arguments.json)
     say(f"seed {config.seed}")
-    with Stop() as stop:
+    with Stop() as stop, _saved_if_nobody_reads(arguments, lm) as drawn:
         for sample in samples:
+            drawn.append(sample)
             if arguments.json:
                 _print_object(sample, "".join(_until(stop, sample)))
             else:
@@ -111,6 +114,18 @@ def run(arguments: Namespace) -> int:
         say("charlm: stopped")
         return 128 + stop.signal
     return 0
+
+
+@contextlib.contextmanager
+def _saved_if_nobody_reads(arguments: Namespace, lm: "LanguageModel") -> Iterator[list["Sample"]]:
+    """Save the state of the last sample if stdout is closed, as by ``| head``."""
+    drawn: list[Sample] = []
+    try:
+        yield drawn
+    except BrokenPipeError:
+        if arguments.save_state and drawn:
+            lm.save_state(drawn[-1].prompt_state(), arguments.save_state)
+        raise
 
 
 def _prompt_file(name: str) -> str:

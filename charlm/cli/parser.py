@@ -5,6 +5,7 @@ follow from the text and the time.
 """
 
 import argparse
+import errno
 import os
 import sys
 import types
@@ -18,6 +19,7 @@ from charlm import __version__
 from charlm.cells import CELLS
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.errors import ConfigError
+from charlm.files import is_regular_file
 from charlm.settings import BOUNDS, Settings, field_type
 
 EXAMPLES = """\
@@ -62,6 +64,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and exit with status 2."""
+        message = message if len(message) <= 1000 else f"{message[:1000]} ..."
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
@@ -81,7 +84,9 @@ def load_cells(words: Sequence[str]) -> None:
             _run_file(file)
         except OSError as error:
             raise ConfigError(f"cannot read cell file {file}: {error.strerror}") from None
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() too: nothing would be done, with status 0
             raise ConfigError(f"cell file {file} fails: {type(error).__name__}: {error}") from None
         if before == CELLS:
             raise ConfigError(
@@ -92,6 +97,8 @@ def load_cells(words: Sequence[str]) -> None:
 
 def _run_file(file: str) -> None:
     """Run a Python file as a module, as dataclasses need one."""
+    if Path(file).exists() and not is_regular_file(file):
+        raise OSError(errno.EINVAL, "it is not a regular file")
     module = types.ModuleType(f"charlm_cell_file_{len(sys.modules)}")
     sys.modules[module.__name__] = module
     exec(compile(Path(file).read_bytes(), file, "exec"), vars(module))

@@ -1,13 +1,15 @@
 """The commands that train the same model again, bit for bit."""
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import as_flags
-from charlm.files import as_path, shell_command
+from charlm.errors import CheckpointError
+from charlm.files import as_path, is_regular_file, shell_command
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint, Stage
+    from charlm.checkpoint import Checkpoint, Source, Stage
 
 OUT = "checkpoints/again"  # the run folder of a model that takes more than one command
 RESUMABLE = ("steps", "decay_steps", "learning_rate")  # the settings that resume can change
@@ -31,6 +33,16 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
                 "end"
             ]
     source = checkpoint.source
+    for file in source.files:
+        if file.startswith(("/dev/", "/proc/")) or (
+            Path(file).exists() and not is_regular_file(file)
+        ):
+            return [f"no command repeats this run: its text came through a pipe ({file})"]
+    if source.init_from and not _is_unchanged(source):
+        return [
+            f"no command repeats this run: the weights of {source.init_from} that it started from "
+            "have changed"
+        ]
     first, *others = stages = [*checkpoint.stages, checkpoint.last_stage()]
     flags = as_flags(first.train_config.to_dict() | _compute(first) | {"minutes": None})
     if source.init_from:
@@ -47,6 +59,17 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
         words = as_flags(changes | _compute(after))
         commands.append(_command(after, "resume", OUT, *words, *cells))
     return commands
+
+
+def _is_unchanged(source: "Source") -> bool:
+    """Return whether the run that another one started from still has the same weights."""
+    from charlm import checkpoint as checkpoints
+
+    try:
+        base = checkpoints.load(checkpoints.locate(source.init_from), model_only=True)
+    except CheckpointError:
+        return False
+    return base.weights_sha256() == source.init_sha256
 
 
 def cell_flags(cell_files: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import unicodedata
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO
 
@@ -87,6 +88,32 @@ def cut(text: str, columns: int) -> str:
         return text
     widths = itertools.accumulate(map(columns_of, text))
     return f"{text[: sum(1 for width in itertools.takewhile(columns.__gt__, widths))]}…"
+
+
+class StopSignal(BaseException):
+    """SIGTERM or SIGHUP, raised like Ctrl-C so that what was begun is undone."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise :class:`StopSignal`, the first time, unless they are ignored."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, lambda *_: None)
+        raise StopSignal(number)
+
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    wanted = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.signal(number, note) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Stop:

@@ -84,6 +84,16 @@ def _fill(ids: Ids, text: TextReader, found: Survey, tokenizer: CharTokenizer) -
         raise CorpusError("the text has changed while it was read: begin again")
 
 
+def is_cache(folder: Path) -> bool:
+    """Return whether ``folder`` holds ids that :func:`encode` has written, of whatever text."""
+    try:
+        with open_regular(folder / FACTS, "rb") as file:
+            facts = json.loads(file.read(MOST_FACTS))
+        return set(facts) == {"text", "vocabulary", "unknown", "sha256"}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
 def open_ids(folder: Path) -> Ids:
     """Return the ids that :func:`encode` has written to ``folder``, mapped into memory."""
     ids: Ids = np.lib.format.open_memmap(folder / IDS, "r")

@@ -60,6 +60,7 @@ class Block:
     ):
         assert config.seed is not None
         self.indices = indices
+        self.owner = prompt.owner
         self.with_surprisal = with_surprisal
         self.config = config
         self.mask = mask
@@ -105,7 +106,7 @@ class Block:
         """Return the state of one of the samples, after what was drawn last."""
         self._read()
         state = tuple(s[:, place : place + 1] for s in self.stepper.state)
-        return PromptState(self.logits[place].copy(), state)
+        return PromptState(self.logits[place].copy(), state, self.owner)
 
     def _read(self) -> None:
         if self.unread:

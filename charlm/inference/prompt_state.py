@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from charlm import tensor_file
 from charlm.cells.base import State
 from charlm.config import ModelConfig
 from charlm.errors import CheckpointError
-from charlm.files import is_regular_file
+from charlm.files import check_name, is_regular_file
 from charlm.tensor_file import Document, Shapes
 
 KIND = "saved state"
@@ -28,10 +29,12 @@ class PromptState:
     Attributes:
         logits: of the character that comes next, (V,).
         state: after the last character read, arrays (L, 1, ...).
+        owner: the language model that has read the text, if that is known.
     """
 
     logits: NDArray[Any]
     state: State
+    owner: Any = None
 
     def fits(self, config: ModelConfig, vocab_size: int) -> bool:
         """Return whether the sizes are those of a model."""
@@ -58,8 +61,11 @@ def save(prompt: PromptState, path: Path, config: ModelConfig, fingerprint: str)
         CheckpointError: if it cannot be written, or something else would be lost; what is there, if
             anything, is then untouched.
     """
+    check_name(path)
     path = path.resolve()  # of a link the file behind it
     check_target(path)
+    if not all(np.isfinite(array).all() for array in (*prompt.state, prompt.logits)):
+        raise CheckpointError(f"cannot write {path}: the state holds NaN or infinite numbers")
     names = _shapes(config, len(prompt.logits))
     tensors = dict(zip(names, (*prompt.state, prompt.logits), strict=True))
     tensor_file.save(path, KIND, {"model": fingerprint}, tensors)

@@ -72,7 +72,12 @@ def resume(
         model = CharLM(found.model_config, found.tokenizer.vocab_size).to(machine.device)
         machine = replace(machine, compute=_compute_so_far(machine.compute, found))
         trainer, _ = tuned_trainer(
-            model, dataset, config, machine, init_from=found.source.init_from
+            model,
+            dataset,
+            config,
+            machine,
+            init_from=found.source.init_from,
+            init_sha256=found.source.init_sha256,
         )
         trainer.restore(found)
         trainer.stages = _stages(found, trainer)

@@ -10,12 +10,12 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
+from charlm.data import id_cache
 from charlm.errors import CheckpointError, ConfigError
 from charlm.files import (
     TEMPORARY,
@@ -29,6 +29,7 @@ from charlm.files import (
 from charlm.training.lock import Lock
 
 METRICS = "metrics.jsonl"
+OWN_FILES = ("best.safetensors", "latest.safetensors", METRICS, id_cache.IDS, id_cache.FACTS)
 LONGEST_LINE = 10_000  # bytes of the metrics
 
 
@@ -58,8 +59,9 @@ class RunDir:
         """
         if out is not None:
             return cls._claim(Path(out))
+        name = (text.stem.strip(".") and text.stem) or "text"  # of a file called ..txt
         for number in itertools.count(1):
-            folder = Path("checkpoints") / (text.stem if number == 1 else f"{text.stem}-{number}")
+            folder = Path("checkpoints") / (name if number == 1 else f"{name}-{number}")
             if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):
                 with contextlib.suppress(ConfigError):  # another process was faster
                     return cls._claim(folder)
@@ -93,19 +95,20 @@ class RunDir:
         """
         run_dir = cls(path, Lock(path))
         for leftover in path.glob(TEMPORARY):
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         return run_dir
 
     def discard(self) -> None:
-        """Remove all that a start has written, as it failed."""
-        if self.made:
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
-            for path in self.path.iterdir():
-                path.unlink(missing_ok=True)
-        for folder in self.made[1:]:
-            with contextlib.suppress(OSError):  # it holds something by now
-                folder.rmdir()
+        """Remove what a start has written, as it failed; nothing else, and only where it wrote."""
+        with contextlib.suppress(CheckpointError):
+            self._check()  # the path may lead to another folder by now
+            for path in (*map(self.path.joinpath, OWN_FILES), *self.path.glob(TEMPORARY)):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            for folder in self.made:
+                with contextlib.suppress(OSError):  # somebody has put something into it
+                    folder.rmdir()
         self.release()
 
     def release(self) -> None:
@@ -159,6 +162,8 @@ class RunDir:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Return whether there is anything in a folder but what an interrupted write has left."""
+    """Return whether there is anything in a folder but what an interrupted start has left."""
     leftovers = set(folder.glob(TEMPORARY))
+    if id_cache.is_cache(folder):
+        leftovers |= {folder / id_cache.IDS, folder / id_cache.FACTS}
     return any(path not in leftovers for path in folder.iterdir())

@@ -16,7 +16,7 @@ from charlm.data.dataset import Dataset
 from charlm.data.text_files import survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError
-from charlm.files import PathLike, ProgressCallback, no_progress
+from charlm.files import PathLike, ProgressCallback, check_name, no_progress
 from charlm.model.device import keep_memory
 from charlm.model.distributed import Processes
 from charlm.model.language_model import CharLM
@@ -59,6 +59,8 @@ def start(
     paths = [Path(path) for path in files]
     if not paths:
         raise CorpusError("no text file was given")
+    for path in paths if out is None else (*paths, Path(out)):
+        check_name(path)
     taken = {name: settings.pop(name) for name in ComputeConfig.names() if name in settings}
     machine = Machine.find(ComputeConfig.from_dict(taken))
     base = None if init_from is None else _base(init_from, settings)
@@ -72,7 +74,12 @@ def start(
         if base is not None:
             model.load_weights(base.weights_for(dataset.tokenizer, model.weights()))
         trainer, seconds = tuned_trainer(
-            model, dataset, config, machine, init_from=str(init_from or "")
+            model,
+            dataset,
+            config,
+            machine,
+            init_from=str(init_from or ""),
+            init_sha256="" if base is None else base.weights_sha256(),
         )
         if machine.compute.precision == "auto" and machine.device.type == "cpu":
             chosen = trainer.precision

@@ -93,7 +93,7 @@ class Trainer:
         config: how to train.
         precision: one of ``config.PRECISIONS``.
         threads: of torch, 0 for as many as it would.
-        init_from: the run whose weights ``model`` has, if any, for the record.
+        init_from, init_sha256: the run whose weights ``model`` has, if any, for the record.
         stages: what the run was trained with before, for the record.
         processes: those that train together.
 
@@ -110,6 +110,7 @@ class Trainer:
         precision: str = "float32",
         threads: int = 0,
         init_from: str = "",
+        init_sha256: str = "",
         stages: tuple[Stage, ...] = (),
         processes: Processes = ALONE,
     ):
@@ -121,7 +122,7 @@ class Trainer:
         self.config = config
         self.precision = precision
         self.threads = threads
-        self.init_from = init_from
+        self.init_from, self.init_sha256 = init_from, init_sha256
         self.stages = stages
         self.processes = processes
         self.lanes = processes.lanes(config.batch_size)  # of all lanes, those of this process
@@ -319,6 +320,7 @@ class Trainer:
                 threads=self.threads,
                 processes=self.processes.size,
                 init_from=self.init_from,
+                init_sha256=self.init_sha256,
             ),
             stages=self.stages,
             counters=self.counters,
