@@ -105,6 +105,6 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_can_be_resumed(wor
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert process.returncode != 0
-    assert "charlm: error: another process of this training has ended" in err
+    assert "charlm: error: another process of this training has ended" in err, err
     step = checkpoints.load(latest).counters.step
     assert main(["resume", "run", "--steps", str(step + 1)]) == 0

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from charlm.cli import corpus, evaluate, generate, info, memorized, resume, score, train
 from charlm.cli.parser import parse
 from charlm.cli.terminal import StopSignal, Unfailing, complain, say, stop_signals
-from charlm.errors import CharlmError, ProcessError
+from charlm.errors import CharlmError
 
 VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
 
@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _close_stdout()
         return 128 + signal.SIGPIPE
     except CharlmError as error:
-        if isinstance(error, ProcessError):  # the one that speaks may be the one that is gone
-            sys.stderr = sys.__stderr__ or sys.stderr
         complain(error)
         return 1
     except OSError as error:  # a full disk behind stdout, a folder that may not be entered

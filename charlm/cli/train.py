@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from charlm.cli.parser import Subparsers, add_files, add_settings, name, start_settings
 from charlm.cli.progress import ProgressBar, TrainingBar, print_end, print_start
 from charlm.cli.repeat import cell_flags, repeat_commands
-from charlm.cli.terminal import Stop, printable, say
+from charlm.cli.terminal import Stop, complain, printable, say
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.errors import ProcessError
 from charlm.files import as_path, shell_command
 
 if TYPE_CHECKING:
@@ -94,8 +95,13 @@ def train_to_end(run: "Run", cell_files: list[str]) -> int:
         f"stopped at once, at the last save; {again}",
     )
     with stopping as stop, TrainingBar(run) as bar:
-        for progress in run.progress(lambda: stop.signal is not None):
-            bar.show(progress)
+        try:
+            for progress in run.progress(lambda: stop.signal is not None):
+                bar.show(progress)
+        except ProcessError as error:  # said at once: torchrun is about to end this process too
+            sys.stderr = sys.__stderr__ or sys.stderr  # the one that speaks may be the one gone
+            complain(error)
+            return 1
     if not run.trainer.finished:
         say(f"saved at step {run.trainer.counters.step}; {again}")
         return 128 + (stop.signal or signal.SIGTERM)  # of several processes, maybe another one's
