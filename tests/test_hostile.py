@@ -209,7 +209,7 @@ def test_a_run_whose_folder_was_moved_writes_no_more(workplace):
         pass
 
 
-@pytest.mark.parametrize("ending", ["bad text", "SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("ending", ["bad text", "SIGTERM"])
 def test_a_start_that_fails_removes_nothing_but_its_own(workplace, ending):
     """While it waits for its text, the folder that it made is replaced, and another gets a note."""
     for _ in start(["text.txt"], out="base", **QUICK).progress():
