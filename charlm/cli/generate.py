@@ -1,11 +1,10 @@
 """The verb ``generate``."""
 
-import contextlib
 import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from charlm.api import LanguageModel
     from charlm.inference.decoding import Lines, Sample
 
 FLUSH = 0.02  # seconds that text may wait for more
@@ -97,35 +95,28 @@ def run(arguments: Namespace) -> int:
         state = lm.read(prompt, state=state, on_progress=bar.update)
     samples = lm.samples("", config, state=state, with_surprisal=arguments.json)
     say(f"seed {config.seed}")
-    with Stop() as stop, _saved_if_nobody_reads(arguments, lm) as drawn:
-        for sample in samples:
-            drawn.append(sample)
-            if arguments.json:
-                _print_object(sample, "".join(_until(stop, sample)))
-            else:
-                if config.num_samples > 1:
-                    print(f"--- sample {sample.index + 1} ---")
-                _print_text(prompt, _until(stop, sample))
-            if stop.signal is not None:
-                break
+    unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
+    with Stop() as stop:
+        try:
+            for sample in samples:
+                if arguments.json:
+                    _print_object(sample, "".join(_until(stop, sample)))
+                else:
+                    if config.num_samples > 1:
+                        print(f"--- sample {sample.index + 1} ---")
+                    _print_text(prompt, _until(stop, sample))
+                if stop.signal is not None:
+                    break
+        except BrokenPipeError as error:
+            unread = error
     if arguments.save_state:
         lm.save_state(sample.prompt_state(), arguments.save_state)
+    if unread is not None:
+        raise unread
     if stop.signal is not None:
         say("charlm: stopped")
         return 128 + stop.signal
     return 0
-
-
-@contextlib.contextmanager
-def _saved_if_nobody_reads(arguments: Namespace, lm: "LanguageModel") -> Iterator[list["Sample"]]:
-    """Save the state of the last sample if stdout is closed, as by ``| head``."""
-    drawn: list[Sample] = []
-    try:
-        yield drawn
-    except BrokenPipeError:
-        if arguments.save_state and drawn:
-            lm.save_state(drawn[-1].prompt_state(), arguments.save_state)
-        raise
 
 
 def _prompt_file(name: str) -> str:
