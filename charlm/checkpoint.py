@@ -36,6 +36,9 @@ class Counters(Settings):
     step: int = setting(0, "updates done", minimum=0)
     best_loss: float | None = setting(None, "lowest validation loss so far (nats per character)")
     best_step: int = setting(0, "the step that reached it", minimum=0)
+    whole_loss: float | None = setting(
+        None, "validation loss of the best step on all that is held out, once the run has ended"
+    )
     loss_sum: float = setting(0.0, "sum of the training losses since the last evaluation")
     loss_count: int = setting(0, "how many these are", minimum=0)
     seconds: float = setting(0.0, "time spent training, over all sessions", minimum=0)
@@ -55,6 +58,7 @@ class Source(Settings):
     init_sha256: str = setting("", "sha256 of those weights")
     precision: str = setting("float32", "arithmetic of training", choices=PRECISIONS)
     threads: int = setting(0, "threads of torch in training, 0 = its choice", minimum=0)
+    threads_fixed: bool = setting(True, "whether the user chose them")
     processes: int = setting(1, "processes that train together", minimum=1)
     files: tuple[str, ...] = field(default=())
 

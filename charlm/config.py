@@ -5,6 +5,7 @@ differ from session to session. ``vocab_size`` is not a setting, as it follows f
 """
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypedDict
 
@@ -138,8 +139,9 @@ class TrainConfig(Settings):
     steps: int | None = setting(
         None, "updates of the weights (default: as many as the minutes hold)", minimum=1
     )
+    epochs: int | None = setting(None, "times to read the text, in place of steps", minimum=1)
     minutes: float = setting(
-        5.0, "minutes to train, unless the steps are given", above=0, maximum=1_000_000
+        5.0, "minutes to train, unless steps or epochs are given", above=0, maximum=1_000_000
     )
     batch_size: int = setting(16, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
@@ -151,6 +153,11 @@ class TrainConfig(Settings):
     decay_steps: int | None = setting(
         None, "last steps, in which the learning rate falls to near 0 (default: half)", minimum=0
     )
+    decay_plan: str = setting(
+        "",
+        "in place of decay_steps: at which steps the end was planned, and where it was then, as "
+        "600:1200,900:1150; the repeat: line of a run in minutes has it",
+    )
     beta1: float = setting(0.6, "adamw: decay of the mean of gradients", minimum=0, below=1)
     beta2: float = setting(0.98, "adamw: decay of the mean of their squares", minimum=0, below=1)
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
@@ -159,7 +166,9 @@ class TrainConfig(Settings):
     eval_every: int = setting(
         0, "steps between evaluations, 0 = about ten in a run, at least one per 500", minimum=0
     )
-    save_every: int = setting(0, "steps between saves, 0 = at evaluations", minimum=0)
+    save_every: int = setting(
+        0, "steps between saves, 0 = at evaluations, but no more than take a little time", minimum=0
+    )
     validation_fraction: float = setting(
         0.1, "share of the text, at its end, held out to measure", above=0, below=1
     )
@@ -168,27 +177,64 @@ class TrainConfig(Settings):
     )
     seed: int = setting(1, "seed of weights and dropout", minimum=0, maximum=2**63 - 1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan = _parse_plan(self.decay_plan)
+        if plan and self.steps not in (None, plan[-1][1]):
+            raise ConfigError(
+                f"decay_plan ends at step {plan[-1][1]}, but steps is {self.steps}: leave one out"
+            )
+
+    @property
+    def total_steps(self) -> int | None:
+        """All steps of the run; None while that follows from the time."""
+        plan = _parse_plan(self.decay_plan)
+        return plan[-1][1] if self.steps is None and plan else self.steps
+
     @property
     def warmup(self) -> int:
         """Steps in which the rate rises: ``warmup_steps``, or a twentieth of all."""
-        return round(0.05 * (self.steps or 0)) if self.warmup_steps is None else self.warmup_steps
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round(0.05 * (self.total_steps or 0))
 
     @property
-    def decay(self) -> int | None:
-        """Steps in which the rate falls, at the end; None while that is not known yet."""
+    def decay(self) -> tuple[tuple[int, int], ...]:
+        """Steps from which the rate falls, each with the end that was then planned.
+
+        There is more than one where a run in minutes had to change its end, and none while the end
+        is not known.
+        """
+        if self.decay_plan:
+            return _parse_plan(self.decay_plan)
         if self.steps is None:
-            return None
-        return round(DECAY_SHARE * self.steps) if self.decay_steps is None else self.decay_steps
+            return ()
+        share = round(DECAY_SHARE * self.steps)
+        steps = share if self.decay_steps is None else min(self.decay_steps, self.steps)
+        return ((self.steps - steps, self.steps),)
 
     @property
     def evaluation_interval(self) -> int:
         """Steps between evaluations: ``eval_every``, or about ten a run, at least one per 500."""
-        return self.eval_every or min(500, math.ceil((self.steps or 5000) / 10))
+        return self.eval_every or min(500, math.ceil((self.total_steps or 5000) / 10))
 
-    @property
-    def save_interval(self) -> int:
-        """Steps between saves: ``save_every``, or the interval of evaluations."""
-        return self.save_every or self.evaluation_interval
+
+def _parse_plan(plan: str) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of a ``decay_plan``, checked."""
+    if not plan:
+        return ()
+    if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,15}(,[0-9]{1,15}:[0-9]{1,15})*", plan):
+        raise ConfigError(f"decay_plan must be pairs of steps, as 600:1200,900:1150 (got {plan!r})")
+    pairs = tuple((int(a), int(b)) for a, b in (pair.split(":") for pair in plan.split(",")))
+    starts = [start for start, _ in pairs]
+    ends_so_far = [math.inf, *(end for _, end in pairs)]
+    if starts != sorted(set(starts)) or any(
+        start >= min(end, before) for (start, end), before in zip(pairs, ends_so_far, strict=False)
+    ):
+        raise ConfigError(
+            f"decay_plan must set each end ahead, and before the end so far (got {plan!r})"
+        )
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +254,7 @@ class ComputeConfig(Settings):
     )
     threads: int | None = setting(
         None,
-        "threads of torch, 0 = as many as it takes (default: the fastest, in resume as so far)",
+        "threads of torch, 0 = as many as it takes (default: those that are fastest at the time)",
         minimum=0,
         maximum=256,  # torch would try to start any number of them
     )
@@ -306,6 +352,7 @@ class TrainSettings(TypedDict, total=False):
     residual: bool
     tie_weights: bool
     steps: int | None
+    epochs: int | None
     minutes: float
     batch_size: int
     seq_length: int
@@ -313,6 +360,7 @@ class TrainSettings(TypedDict, total=False):
     learning_rate: float
     warmup_steps: int | None
     decay_steps: int | None
+    decay_plan: str
     beta1: float
     beta2: float
     momentum: float

@@ -1,16 +1,21 @@
+import contextlib
 import math
 
+import numpy as np
 import pytest
 import torch
-from conftest import B, T, V, tiny_config
+from conftest import B, T, V, dataset_of, tiny_config, words
 
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
-from charlm.training.autotune import SMALL, Compute
+from charlm.training.autotune import Compute
+from charlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+DATASET = dataset_of(words(400))
+VOCAB_SIZE = DATASET.tokenizer.vocab_size
 SIZES = {"batch_size": B, "seq_length": T}
 CANDIDATES = [Compute("float32", 0), Compute("float32", 1)]
 
@@ -36,25 +41,33 @@ def unable(monkeypatch):
 def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(monkeypatch):
     unable(monkeypatch)
     model, config = CharLM(tiny_config(), V), TrainConfig(**SIZES)
-    (precision, _), seconds = autotune.fastest(
-        autotune.candidates(ComputeConfig(), model), model, config
-    )
+    (precision, _), seconds = autotune.fastest(ComputeConfig(), model, config)
     assert precision == "float32"
     assert math.isfinite(seconds)
-    asked = ComputeConfig(precision="bfloat16")
     with pytest.raises(ConfigError, match="in bfloat16: choose --precision float32"):
-        autotune.fastest(autotune.candidates(asked, model), model, config)
+        autotune.fastest(ComputeConfig(precision="bfloat16"), model, config)
 
 
-@pytest.mark.parametrize(("gain", "chosen"), [(1.5, 1), (1.1, 0), (0.5, 0)])
-def test_only_a_clear_gain_counts(monkeypatch, gain, chosen):
-    monkeypatch.setattr(
-        autotune,
-        "seconds_per_window",
-        lambda *_, **__: {CANDIDATES[0]: 1.0, CANDIDATES[1]: 1.0 / gain},
-    )
-    found, _ = autotune.fastest(CANDIDATES, CharLM(tiny_config(), V), TrainConfig(**SIZES))
-    assert found == CANDIDATES[chosen]
+@pytest.mark.parametrize(
+    ("bfloat16", "one_thread", "chosen"),
+    [
+        (1.5, 0.5, ("bfloat16", 0)),
+        (1.1, 0.5, ("float32", 0)),  # not clearly faster
+        (1.5, 1.01, ("bfloat16", 1)),  # the number of threads changes no result
+        (0.5, 0.9, ("float32", 0)),
+    ],
+)
+def test_only_a_clear_gain_changes_the_arithmetic(monkeypatch, bfloat16, one_thread, chosen):
+    def seconds(_config, _size, candidates, **_):
+        speed = {"float32": 1.0, "bfloat16": bfloat16}
+        return {
+            c: 1 / speed[c.precision] / (one_thread if c.threads == 1 else 1) for c in candidates
+        }
+
+    monkeypatch.setattr(autotune, "seconds_per_window", seconds)
+    monkeypatch.setattr(autotune.torch, "get_num_threads", lambda: 2)
+    found, _ = autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), TrainConfig(**SIZES))
+    assert found == chosen
 
 
 @pytest.mark.parametrize(
@@ -72,29 +85,57 @@ def test_what_is_unknown_or_out_of_bounds_is_refused_before_anything_is_timed(as
 
 
 @pytest.mark.parametrize(
-    ("asked", "hidden_size", "expected"),
+    ("asked", "expected"),
     [
-        ({}, SMALL, [(p, n) for n in (0, 1) for p in ("float32", "bfloat16")]),
-        ({}, SMALL + 1, [("float32", 0), ("bfloat16", 0)]),
-        ({"precision": "float16"}, SMALL, [("float16", 0), ("float16", 1)]),
-        ({"threads": 2}, SMALL, [("float32", 2), ("bfloat16", 2)]),
-        ({"precision": "bfloat16", "threads": 0}, SMALL, [("bfloat16", 0)]),
+        ({}, ["float32", "bfloat16"]),
+        ({"precision": "float16"}, ["float16"]),
+        ({"precision": "bfloat16", "threads": 0}, ["bfloat16"]),
     ],
 )
-def test_what_is_asked_for_is_the_only_candidate(asked, hidden_size, expected):
-    model = CharLM(tiny_config(hidden_size=hidden_size), V)
-    assert autotune.candidates(ComputeConfig(**asked), model) == expected
+def test_what_is_asked_for_is_the_only_candidate(asked, expected):
+    found = autotune.candidates(ComputeConfig(**asked), CPU, 3)
+    assert found == [(precision, 3) for precision in expected]
 
 
-@pytest.mark.parametrize("evaluation", [0.01, 3.0, 1000.0])
+@pytest.mark.parametrize(("total", "expected"), [(1, [0]), (2, [0, 1]), (16, [0, 8, 1])])
+def test_threads_are_all_of_them_or_half_or_one(monkeypatch, total, expected):
+    monkeypatch.setattr(autotune.torch, "get_num_threads", lambda: total)
+    assert autotune.thread_counts(CPU) == expected
+
+
+def test_only_numbers_of_threads_that_give_the_same_bits_are_interchangeable(monkeypatch):
+    """One number of threads rounds otherwise: it is left out, and the trainer is what it was."""
+    trainer = Trainer(CharLM(tiny_config(), VOCAB_SIZE), DATASET, TrainConfig(steps=9, **SIZES))
+    before = trainer.checkpoint().tensors()
+    step, now = Trainer.step, []
+
+    @contextlib.contextmanager
+    def threads(count):
+        now.append(count)
+        yield
+
+    def rounding(self):
+        result = step(self)
+        if now[-1] == 3:
+            next(self.model.parameters()).data[0, 0] *= 1 + 2**-23
+        return result
+
+    monkeypatch.setattr(autotune, "torch_threads", threads)
+    monkeypatch.setattr(Trainer, "step", rounding)
+    assert autotune.interchangeable(trainer, [0, 1, 3, 2]) == (0, 1, 2)
+    assert now == [0, 1, 3, 2]
+    after = trainer.checkpoint().tensors()
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize("epoch", [0.5, 1000.0])
-def test_evaluations_are_at_least_ten_unless_they_would_cost_too_much(epoch, evaluation):
-    config = autotune.plan_evaluations(TrainConfig(minutes=2.0), 0.1, epoch, evaluation)
+def test_a_run_in_minutes_is_planned_with_a_dozen_evaluations_or_more(epoch):
+    config = autotune.plan_evaluations(TrainConfig(minutes=2.0), 0.1, epoch)
     interval = config.eval_every * 0.1  # seconds
     assert config.warmup_steps == 60
-    assert config.steps is None
-    assert evaluation / interval <= autotune.EVALUATION_SHARE
-    assert interval <= max(min(12.0, 3 * epoch), evaluation / autotune.EVALUATION_SHARE) + 0.1
+    assert config.total_steps is None
+    assert min(10.0, 3 * epoch) <= interval <= min(10.0, 3 * epoch) + 0.1
     asked = TrainConfig(minutes=2.0, warmup_steps=7, eval_every=9)
-    kept = autotune.plan_evaluations(asked, 0.1, epoch, evaluation)
+    kept = autotune.plan_evaluations(asked, 0.1, epoch)
     assert (kept.warmup_steps, kept.eval_every) == (7, 9)

@@ -251,8 +251,8 @@ def test_a_run_in_minutes_is_repeated_by_its_steps(monkeypatch):
     timed = in_minutes(0.5)
     reported = run_for(timed, 30)
     config = timed.config
-    assert (config.steps, config.decay_steps) == (30, 15)
-    again = in_minutes(99.0, steps=30, decay_steps=15)
+    assert (config.total_steps, config.decay_plan) == (30, "15:30")
+    again = in_minutes(99.0, steps=30, decay_plan="15:30")
     assert run_for(again, 30) == reported
     assert_same_weights(timed, again)
 

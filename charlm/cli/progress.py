@@ -179,7 +179,10 @@ def clock(seconds: float) -> str:
 
 def duration(config: TrainConfig) -> str:
     """Return how long a run is."""
-    return f"{config.minutes:g} minutes" if config.steps is None else f"{config.steps} steps"
+    if config.steps is not None:
+        return f"{config.steps} steps"
+    most = "" if config.total_steps is None else f", {config.total_steps} steps at most,"
+    return f"{config.minutes:g} minutes{most}"
 
 
 def thousands(number: float) -> str:

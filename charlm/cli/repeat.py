@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint, Source, Stage
 
 OUT = "checkpoints/again"  # the run folder of a model that takes more than one command
-RESUMABLE = ("steps", "decay_steps", "learning_rate")  # the settings that resume can change
+# The settings that resume can change.
+RESUMABLE = ("steps", "decay_steps", "decay_plan", "learning_rate")
 
 
 def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str]:
@@ -24,10 +25,10 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
         checkpoint: the run.
         cell_files: the files of ``--cell-file`` that it needs.
     """
-    if checkpoint.train_config.steps is None:
+    if checkpoint.train_config.total_steps is None:
         return ["no command repeats this run yet: its number of steps follows from the time"]
     for stage in checkpoint.stages:
-        if stage.step != stage.train_config.steps:
+        if stage.step != stage.train_config.total_steps:
             return [
                 f"no command repeats this run: resume changed it at step {stage.step}, before its "
                 "end"
@@ -44,7 +45,7 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
             "have changed"
         ]
     first, *others = stages = [*checkpoint.stages, checkpoint.last_stage()]
-    flags = as_flags(first.train_config.to_dict() | _compute(first) | {"minutes": None})
+    flags = as_flags(_known_end(first) | _compute(first))
     if source.init_from:
         flags += ["--init-from", as_path(source.init_from)]
     else:
@@ -54,7 +55,7 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
     cells = cell_flags(cell_files)
     commands = [_command(first, "train", *files, *flags, *cells)]
     for before, after in itertools.pairwise(stages):
-        old, new = before.train_config.to_dict(), after.train_config.to_dict()
+        old, new = _known_end(before), _known_end(after)
         changes = {name: new[name] for name in RESUMABLE if new[name] != old[name]}
         words = as_flags(changes | _compute(after))
         commands.append(_command(after, "resume", OUT, *words, *cells))
@@ -75,6 +76,16 @@ def _is_unchanged(source: "Source") -> bool:
 def cell_flags(cell_files: list[str]) -> list[str]:
     """Return the words of the command line that name these cell files."""
     return [word for file in cell_files for word in ("--cell-file", as_path(file))]
+
+
+def _known_end(stage: "Stage") -> dict[str, Any]:
+    """Return the settings of a training whose end does not follow from the time any more."""
+    config = stage.train_config
+    return config.to_dict() | {
+        "steps": config.total_steps,
+        "minutes": None,
+        "decay_plan": config.decay_plan or None,
+    }
 
 
 def _compute(stage: "Stage") -> dict[str, Any]:

@@ -12,6 +12,7 @@ CHANGES = {  # the settings of a training that may change, with their help
     "minutes": "new total of minutes, in place of steps",
     "decay_steps": "last steps, in which the learning rate falls to near 0 (default: as large a "
     "share of all steps as so far)",
+    "decay_plan": "in place of decay_steps, as the repeat: line of a run has it",
     "learning_rate": "new peak of the learning rate",
 }
 

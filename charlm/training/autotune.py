@@ -14,16 +14,15 @@ from typing import NamedTuple
 import torch
 
 from charlm.config import PRECISIONS, ComputeConfig, ModelConfig, TrainConfig
-from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError
-from charlm.evaluation.loss import evaluate
 from charlm.model.device import autocast, torch_threads
 from charlm.model.language_model import CharLM
 from charlm.training.presets import REFERENCE
+from charlm.training.threads import cores_are_free, thread_counts
 
-SMALL = 128  # hidden size up to which one thread may be faster than all
+HOPELESS = 2.0
 MARGIN = 1.15  # how many times as fast a candidate must be to be taken over an earlier one
-EVALUATION_SHARE = 0.02  # share of the time of a run in minutes that evaluations may take
+NUM_EVALUATIONS = 12  # in a run in minutes, if the machine stays as fast as it was measured
 
 
 class Compute(NamedTuple):
@@ -51,7 +50,8 @@ def seconds_per_window(
     """Return how long a window takes in training, forward and backward.
 
     All candidates are timed in turn, and the best round of each counts: of three rounds, or of more
-    that half a second holds, or of fewer where the machine is busy and they take long. A window
+    that half a second holds, or of fewer where the machine is busy and they take long. A candidate
+    that takes more than ``HOPELESS`` times as long as the fastest one is not tried again. A window
     must be as long as those that will be trained: in short ones, most of the time is overhead.
 
     Args:
@@ -77,9 +77,11 @@ def seconds_per_window(
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():
-        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 3.0)):
+        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 2.0)):
             break
         for candidate in best:
+            if turn and best[candidate] > HOPELESS * min(best.values()):
+                continue
             began = time.perf_counter()
             try:
                 with torch_threads(candidate.threads):
@@ -104,40 +106,56 @@ def seconds_per_window(
     return best
 
 
-def candidates(compute: ComputeConfig, model: CharLM) -> list[Compute]:
-    """Return the ways to train ``model`` that come into question, the preferred one first."""
-    device = next(model.parameters()).device
+def candidates(compute: ComputeConfig, device: torch.device, threads: int) -> list[Compute]:
+    """Return the precisions that come into question, the preferred one first."""
     usual = {"cuda": PRECISIONS, "cpu": PRECISIONS[:2]}.get(device.type, PRECISIONS[:1])
     precisions = usual if compute.precision == "auto" else (compute.precision,)
-    counts = [compute.threads or 0]
-    if compute.threads is None and device.type == "cpu" and model.config.hidden_size <= SMALL:
-        counts.append(1)
-    return [Compute(precision, count) for count in counts for precision in precisions]
+    return [Compute(precision, threads) for precision in precisions]
 
 
-def fastest(candidates: list[Compute], model: CharLM, config: TrainConfig) -> tuple[Compute, float]:
-    """Return the fastest way to train, and how many seconds a window takes.
+def fastest(compute: ComputeConfig, model: CharLM, config: TrainConfig) -> tuple[Compute, float]:
+    """Return the fastest way to train ``model``, and how many seconds a window takes.
 
-    Where there is one candidate and the number of steps is known, these are the seconds of a single
-    window, the first one.
+    First the precision is chosen, with one thread, which other processes disturb least, then the
+    number of threads, of those that would get a core each. Where there is nothing to choose and the
+    number of steps is known, the seconds are those of a single window, the first one.
 
     Raises:
         ConfigError: if this machine cannot train in any of these ways.
     """
-    seconds = seconds_per_window(
-        model.config,
-        model.head.out_features,
-        candidates,
-        batch_size=config.batch_size,
-        seq_length=config.seq_length,
-        device=next(model.parameters()).device,
-        once=len(candidates) == 1 and config.steps is not None,
-    )
-    best = candidates[0]
-    for candidate in candidates[1:]:
+    device = next(model.parameters()).device
+
+    def measured(candidates: list[Compute], **options: bool) -> dict[Compute, float]:
+        return seconds_per_window(
+            model.config,
+            model.head.out_features,
+            candidates,
+            batch_size=config.batch_size,
+            seq_length=config.seq_length,
+            device=device,
+            **options,
+        )
+
+    counts = [0] if compute.threads is None else [compute.threads]
+    if compute.threads is None and device.type == "cpu":
+        counts = [count for count in thread_counts() if cores_are_free(count)]
+    found = candidates(compute, device, threads=counts[-1])
+    once = len(found) == len(counts) == 1 and config.total_steps is not None
+    seconds = measured(found, once=once)
+    best = _clearly_fastest(seconds)
+    if len(counts) > 1:
+        seconds = measured([best._replace(threads=count) for count in reversed(counts)])
+        best = min(seconds, key=seconds.__getitem__)
+    return best, seconds[best]
+
+
+def _clearly_fastest(seconds: dict[Compute, float]) -> Compute:
+    """Return the first candidate, or one that is clearly faster than those before it."""
+    best, *others = seconds
+    for candidate in others:
         if seconds[candidate] < seconds[best] / MARGIN:
             best = candidate
-    return best, seconds[best]
+    return best
 
 
 def reference_speed(vocab_size: int, device: torch.device, compute: ComputeConfig) -> float:
@@ -146,31 +164,20 @@ def reference_speed(vocab_size: int, device: torch.device, compute: ComputeConfi
     model = CharLM(model_config, vocab_size).to(device)
     if compute.precision == "float16" and device.type == "cpu":
         compute = replace(compute, precision="auto")  # REFERENCE is an LSTM: no float16 on CPUs
-    _, seconds = fastest(candidates(compute, model), model, config)
+    _, seconds = fastest(compute, model, config)
     return config.batch_size * config.seq_length / seconds
 
 
-def plan_evaluations(
-    config: TrainConfig, step_seconds: float, epoch_seconds: float, evaluation_seconds: float
-) -> TrainConfig:
+def plan_evaluations(config: TrainConfig, step_seconds: float, epoch_seconds: float) -> TrainConfig:
     """Return the config of a run in minutes, with its warm-up and evaluations planned.
 
-    There are at least ten evaluations, and one in three epochs, so that overfitting on a short text
-    is seen; but no more than cost ``EVALUATION_SHARE`` of the time.
+    There are about ``NUM_EVALUATIONS``, and one in three epochs, so that overfitting on a short
+    text is seen.
     """
     seconds = 60 * config.minutes
-    wanted = min(seconds / 10, 3 * epoch_seconds)
-    interval = max(wanted, evaluation_seconds / EVALUATION_SHARE)
+    interval = min(seconds / NUM_EVALUATIONS, 3 * epoch_seconds)
     return replace(
         config,
         warmup_steps=replace(config, steps=math.ceil(seconds / step_seconds)).warmup,
         eval_every=config.eval_every or math.ceil(interval / step_seconds),
     )
-
-
-def estimate_evaluation_seconds(model: CharLM, dataset: Dataset) -> float:
-    """Return about how long an evaluation will take, from one of the start of the text."""
-    part = dataset.validation[:16_384]
-    began = time.perf_counter()
-    evaluate(model, part)
-    return (time.perf_counter() - began) * len(dataset.validation) / len(part)

@@ -1,5 +1,7 @@
 """The optimizer, and the learning rate step by step."""
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -13,14 +15,18 @@ FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Return the rate of ``step``, counted from 0: a rise, a plateau, a straight fall to near 0.
 
+    Where a run in minutes has moved its end, the rate falls from where it is then to the new end.
+
     Source: Hu et al. (2024), MiniCPM, arXiv:2404.06395, section 4; with a plateau, the end of the
     run need not be known before the rate begins to fall.
     """
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    if config.steps is None or config.decay is None:
-        return config.learning_rate
-    left = min(1.0, (config.steps - step) / max(1, config.decay))  # 1 on the plateau
+    left = 1.0  # of the fall: 1 on the plateau, 0 at the end
+    decay = [*config.decay, (math.inf, 0)]
+    for (start, end), (following, _) in itertools.pairwise(decay):
+        if step > start:
+            left *= (end - min(step, following)) / (end - start)
     return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * left)
 
 

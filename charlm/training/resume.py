@@ -27,6 +27,7 @@ def resume(
     steps: int | None = None,
     minutes: float | None = None,
     decay_steps: int | None = None,
+    decay_plan: str | None = None,
     learning_rate: float | None = None,
     on_progress: ProgressCallback = no_progress,
     **compute: Any,
@@ -40,6 +41,7 @@ def resume(
             rate is from now on that of a run which had this length from the start.
         minutes: a new total of minutes, in place of steps.
         decay_steps: how many steps at the new end the learning rate falls in.
+        decay_plan: in its place, how the fall was planned, see ``TrainConfig``.
         learning_rate: a new peak of the learning rate.
         on_progress: see :func:`charlm.training.start.start`.
         compute: any field of ``ComputeConfig``; precision and threads are by default those of the
@@ -55,7 +57,11 @@ def resume(
         run_dir = RunDir.open(path.parent) if first else RunDir(path.parent)
         undo.callback(run_dir.release)
         found = checkpoints.load(path)
-        changes = {"decay_steps": decay_steps, "learning_rate": learning_rate}
+        changes = {
+            "decay_steps": decay_steps,
+            "decay_plan": decay_plan,
+            "learning_rate": learning_rate,
+        }
         config = _extended(found.train_config, steps, minutes, changes)
         _check_unfinished(path.parent, found.counters, config)
         dataset = reopen(
@@ -70,12 +76,13 @@ def resume(
         )
         keep_memory()
         model = CharLM(found.model_config, found.tokenizer.vocab_size).to(machine.device)
-        machine = replace(machine, compute=_compute_so_far(machine.compute, found))
+        free = machine.compute.threads is None and not found.source.threads_fixed
         trainer, _ = tuned_trainer(
             model,
             dataset,
             config,
-            machine,
+            replace(machine, compute=_compute_so_far(machine.compute, found)),
+            free_threads=free,
             init_from=found.source.init_from,
             init_sha256=found.source.init_sha256,
         )
@@ -123,7 +130,7 @@ def _stages(found: Checkpoint, trainer: Trainer) -> tuple[Stage, ...]:
     now = replace(
         before,
         precision=trainer.precision,
-        threads=trainer.threads,
+        threads=trainer.thread_choice.recorded,
         processes=trainer.processes.size,
         train_config=trainer.config,
     )
@@ -146,12 +153,12 @@ def _with_best(counters: Counters, folder: Path) -> Counters:
 
 
 def _check_unfinished(folder: Path, counters: Counters, config: TrainConfig) -> None:
-    if config.steps is not None and counters.step >= config.steps:
+    if config.total_steps is not None and counters.step >= config.total_steps:
         raise ConfigError(
-            f"run {folder} is finished: it has done {counters.step} steps, and {config.steps} are "
-            "asked for; give a larger total with --steps or --minutes"
+            f"run {folder} is finished: it has done {counters.step} steps, and "
+            f"{config.total_steps} are asked for; give a larger total with --steps or --minutes"
         )
-    if config.steps is None and counters.seconds >= 60 * config.minutes:
+    if config.total_steps is None and counters.seconds >= 60 * config.minutes:
         raise ConfigError(
             f"run {folder} has trained for {counters.seconds / 60:.1f} minutes, and "
             f"{config.minutes:g} are asked for; give a larger total with --minutes"
@@ -166,9 +173,12 @@ def _extended(
         raise ConfigError("steps and minutes cannot both be given: one follows from the other")
     given = {name: value for name, value in changes.items() if value is not None}
     if minutes is not None:
-        given = {"minutes": minutes, "steps": None, "decay_steps": None} | given
+        given = {"minutes": minutes, "steps": None, "decay_steps": None, "decay_plan": ""} | given
     elif steps is not None:
-        if config.steps is not None and config.decay is not None:
-            given = {"decay_steps": round(config.decay * steps / config.steps)} | given
-        given |= {"steps": steps}
+        if config.decay:
+            share = 1 - config.decay[0][0] / config.decay[-1][1]
+            given = {"decay_steps": round(share * steps)} | given
+        given = {"steps": steps, "decay_plan": ""} | given
+    elif "decay_steps" in given and config.decay_plan:
+        given |= {"steps": config.total_steps, "decay_plan": ""}
     return replace(config, **given)

@@ -3,13 +3,16 @@
 ``training.start`` begins a new run, ``training.resume`` continues a stopped one.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from charlm import checkpoint as checkpoints
+from charlm.checkpoint import Checkpoint
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.data.dataset import Dataset
 from charlm.errors import DivergenceError, ProcessError
@@ -19,7 +22,10 @@ from charlm.model.distributed import Processes, is_from_another_process, join
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.run_dir import RunDir
+from charlm.training.threads import ThreadChoice, thread_counts
 from charlm.training.trainer import Progress, Trainer
+
+SAVING_SHARE = 0.0125  # of the time that saving may take, unless the user says when to save
 
 
 class Run:
@@ -35,6 +41,8 @@ class Run:
         self.run_dir = run_dir
         self.trainer = trainer
         self.notices = list(notices)
+        self.unsaved_best: Checkpoint | None = None
+        self.saved_at = self.saving_seconds = 0.0  # when the last save was, and how long it took
 
     @property
     def folder(self) -> Path:
@@ -42,7 +50,10 @@ class Run:
         return self.run_dir.path
 
     def progress(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
-        """Train to the end, yielding after every step, once what belongs on disk is there.
+        """Train to the end, yielding after every step.
+
+        Saved is at evaluations, as often as ``SAVING_SHARE`` allows or as ``save_every`` says, when
+        the run is stopped, and at its end.
 
         Args:
             stopping: asked after every step; if it is true in one of several processes, the run is
@@ -53,15 +64,17 @@ class Run:
             CheckpointError: if the folder cannot be written.
             ProcessError: if another process of this training has ended.
         """
-        interval = self.trainer.config.save_interval
         alone = False  # whether another process has ended; to say goodbye to it could hang
         try:
             for progress in self.trainer.run():
                 if progress.validation_loss is not None:
                     # The line first: if the power fails here, a resume cuts it and writes it anew.
                     self._log(progress)
-                    self.save(*(["best"] if progress.is_best else []), "latest")
-                elif progress.step % interval == 0:
+                    if progress.is_best:
+                        self.unsaved_best = self.trainer.checkpoint()
+                if self.trainer.finished:
+                    self._finish()
+                elif self._is_time_to_save(progress):
                     self.save("latest")
                 if self.trainer.processes.any(stopping()) and not self.trainer.finished:
                     self.save("latest")  # before anything is shown: the terminal may be gone
@@ -82,6 +95,7 @@ class Run:
                 "processes"
             ) from None
         finally:
+            self._save_best()  # it may be ahead of the latest one
             self.run_dir.release()
             if not alone:
                 self.trainer.processes.leave()
@@ -95,9 +109,47 @@ class Run:
 
         Of several processes all have to call this, and the first one writes.
         """
+        began = time.monotonic()
+        self._save_best()
         checkpoint = self.trainer.checkpoint()
         if self.trainer.processes.first:
             self.run_dir.save(checkpoint, *names)
+        self.saved_at = time.monotonic()
+        self.saving_seconds = self.saved_at - began
+
+    def _save_best(self) -> None:
+        best, self.unsaved_best = self.unsaved_best, None
+        if best is not None and self.trainer.processes.first:
+            self.run_dir.save(best, "best")
+
+    def _is_time_to_save(self, progress: Progress) -> bool:
+        every = self.trainer.config.save_every
+        if every > 0:
+            return progress.validation_loss is not None or progress.step % every == 0
+        if progress.validation_loss is None:
+            return False
+        rested = SAVING_SHARE * (time.monotonic() - self.saved_at) >= self.saving_seconds
+        return self.trainer.processes.broadcast(rested)
+
+    def _finish(self) -> None:
+        """Evaluate the best weights on all that is held out, and save."""
+        began = time.monotonic()
+        trainer = self.trainer
+        self._save_best()
+        best: Checkpoint | None = None  # unless these are the weights of the trainer
+        if trainer.counters.best_step != trainer.counters.step and trainer.processes.first:
+            best = checkpoints.load(self.folder / "best.safetensors")
+        whole = trainer.counters.best_loss
+        if trainer.evaluated_length < len(trainer.dataset.validation):
+            weights = trainer.processes.broadcast(None if best is None else best.weights)
+            whole = trainer.evaluate_whole(weights)
+        spent = trainer.counters.seconds + time.monotonic() - began
+        trainer.counters = replace(trainer.counters, whole_loss=whole, seconds=spent)
+        if best is not None:
+            counters = replace(best.counters, whole_loss=whole)
+            self.unsaved_best = replace(best, counters=counters)
+        last_is_best = trainer.counters.best_step == trainer.counters.step
+        self.save(*(["best"] if last_is_best else []), "latest")
 
     def _log(self, progress: Progress) -> None:
         if self.trainer.processes.first:
@@ -122,19 +174,34 @@ class Machine:
 
 
 def tuned_trainer(
-    model: CharLM, dataset: Dataset, config: TrainConfig, machine: Machine, **record: Any
+    model: CharLM,
+    dataset: Dataset,
+    config: TrainConfig,
+    machine: Machine,
+    *,
+    free_threads: bool,
+    **record: Any,
 ) -> tuple[Trainer, float]:
-    """Return a trainer that computes in the fastest way, and the seconds of a step."""
-    candidates = autotune.candidates(machine.compute, model)
-    found = autotune.fastest(candidates, model, config)
-    (precision, threads), seconds = machine.processes.broadcast(found)
+    """Return a trainer that computes in the fastest way, and the seconds of a step.
+
+    Args:
+        model, dataset, config: what to train.
+        machine: where; the number of threads that it names is kept, or the first one.
+        free_threads: whether their number may follow the load.
+        record: see :class:`Trainer`.
+    """
+    processes = machine.processes
+    found = autotune.fastest(machine.compute, model, config)
+    (precision, threads), seconds = processes.broadcast(found)
     trainer = Trainer(
         model,
         dataset,
         config,
         precision=precision,
         threads=threads,
-        processes=machine.processes,
+        processes=processes,
         **record,
     )
+    if free_threads and processes.size == 1 and machine.device.type == "cpu":
+        trainer.thread_choice = ThreadChoice(sorted(thread_counts(), key=threads.__ne__))
     return trainer, seconds

@@ -78,13 +78,14 @@ def start(
             dataset,
             config,
             machine,
+            free_threads=machine.compute.threads is None,
             init_from=str(init_from or ""),
             init_sha256="" if base is None else base.weights_sha256(),
         )
         if machine.compute.precision == "auto" and machine.device.type == "cpu":
             chosen = trainer.precision
             notices.append(f"precision by a short measurement; --precision {chosen} repeats it")
-        if config.steps is None:
+        if config.steps is None:  # in minutes
             notices += _plan_time(trainer, seconds / machine.processes.size)
             trainer.config = machine.processes.broadcast(trainer.config)
         trainer.counters = Counters(seconds=time.monotonic() - began)
@@ -162,12 +163,16 @@ def _plan_time(trainer: Trainer, seconds: float) -> list[str]:
     """
     config, dataset = trainer.config, trainer.dataset
     steps = trainer.stream.windows_per_epoch
+    trainer.config = autotune.plan_evaluations(config, seconds, steps * seconds)
     epochs = max_epochs(dataset.characters)
-    if epochs * steps * seconds < 60 * config.minutes:
-        trainer.config = replace(config, steps=int(epochs * steps))
-        return [f"{epochs} epochs, as so short a text would be memorised with more"]
-    trainer.evaluation_seconds = autotune.estimate_evaluation_seconds(trainer.model, dataset)
-    trainer.config = autotune.plan_evaluations(
-        config, seconds, steps * seconds, trainer.evaluation_seconds
+    if epochs * steps * seconds >= 60 * config.minutes:
+        return []
+    end = int(epochs * steps)
+    bounded = replace(config, steps=end)
+    trainer.config = replace(
+        trainer.config,
+        warmup_steps=bounded.warmup,
+        eval_every=bounded.evaluation_interval,
+        decay_plan=f"{bounded.decay[0][0]}:{end}",
     )
-    return []
+    return [f"{epochs} epochs, as so short a text would be memorised with more"]

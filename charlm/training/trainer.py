@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from charlm.cells.base import State
 from charlm.checkpoint import Checkpoint, Counters, Source, Stage
-from charlm.config import DECAY_SHARE, PRECISIONS, TrainConfig
+from charlm.config import PRECISIONS, TrainConfig
 from charlm.data.batches import LaneStream
 from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError, DivergenceError
@@ -27,12 +27,14 @@ from charlm.model.device import autocast, torch_threads
 from charlm.model.distributed import Processes
 from charlm.model.language_model import CharLM
 from charlm.model.layers import ALONE
+from charlm.tensor_file import Tensors
 from charlm.training.optim import learning_rate, make_optimizer
+from charlm.training.schedule import TimePlan, evaluated_length
+from charlm.training.threads import ThreadChoice
 
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
 # 1e-3, and there is room for a norm of 512. Source: Micikevicius et al. (2018), arXiv:1710.03740.
 FLOAT16_SCALE = 128.0
-PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +45,16 @@ class Progress:
         step: updates done, of ``steps``, or of None as long as they follow from the time.
         epoch: how often the training text has been read.
         train_loss: mean over the steps since the last evaluation (dropout on).
-        validation_loss: None but after an evaluation.
+        validation_loss: None but after an evaluation; of the first of the held-out characters in
+            a short run, see ``schedule.evaluated_length``.
         best_loss: the lowest validation loss so far, at ``best_step``.
         is_best: whether that is this one.
         grad_norm: the norm of the gradient before clipping.
         learning_rate: of the step.
         chars_per_second: training characters read, over all time spent so far in this session.
         seconds: time spent, over all sessions; ``seconds_left`` is an estimate.
-        decay_reason: why the end of a run in minutes was fixed with this step, ``"time"`` or
-            ``"early stopping"``; None at all other steps.
+        decay_reason: why the learning rate of a run in minutes begins to fall with this step,
+            ``"time"`` or ``"early stopping"``; None at all other steps.
     """
 
     step: int
@@ -97,6 +100,9 @@ class Trainer:
         stages: what the run was trained with before, for the record.
         processes: those that train together.
 
+    Attributes:
+        thread_choice: how many threads each step takes; by default ``threads``.
+
     Raises:
         CorpusError: if the text does not fill one window of every lane.
     """
@@ -121,7 +127,7 @@ class Trainer:
         self.dataset = dataset
         self.config = config
         self.precision = precision
-        self.threads = threads
+        self.thread_choice = ThreadChoice([threads])
         self.init_from, self.init_sha256 = init_from, init_sha256
         self.stages = stages
         self.processes = processes
@@ -144,7 +150,6 @@ class Trainer:
         self.unread: collections.deque[tuple[int, Tensor, torch.cuda.Event | None]]
         self.unread = collections.deque()
         self.grad_norm = 0.0  # of the last step that was read
-        self.evaluation_seconds = 0.0  # of the last one
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Do one update; return the loss (nats per character) and the gradient norm.
@@ -209,42 +214,66 @@ class Trainer:
         Raises:
             DivergenceError: if the model's predictions are NaN or infinite.
         """
-        began = time.monotonic()
-        loss = self.processes.broadcast(evaluate(self.model, self.dataset.validation).nats_per_char)
-        self.evaluation_seconds = time.monotonic() - began
+        loss = self._validation_loss(self.evaluated_length)
         self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
         if self.counters.best_loss is None or loss < self.counters.best_loss:
-            self.counters = replace(self.counters, best_loss=loss, best_step=self.counters.step)
+            self.counters = replace(
+                self.counters, best_loss=loss, best_step=self.counters.step, whole_loss=None
+            )
         return loss
+
+    def evaluate_whole(self, weights: Tensors | None = None) -> float:
+        """Return the validation loss of all that is held out, of this model or of other weights."""
+        if weights is None:
+            return self._validation_loss(len(self.dataset.validation))
+        own = self.model.weights()
+        self.model.load_weights(weights)
+        try:
+            return self._validation_loss(len(self.dataset.validation))
+        finally:
+            self.model.load_weights(own)
+
+    def _validation_loss(self, length: int) -> float:
+        part = self.dataset.validation[:length]
+        with torch_threads(self.thread_choice.usual):
+            return self.processes.broadcast(evaluate(self.model, part).nats_per_char)
+
+    @property
+    def evaluated_length(self) -> int:
+        """How many of the held-out characters an evaluation on the way reads."""
+        return evaluated_length(self.config, len(self.dataset.validation))
 
     @property
     def finished(self) -> bool:
         """Whether all steps are done."""
-        return self.config.steps is not None and self.counters.step >= self.config.steps
+        total = self.config.total_steps
+        return total is not None and self.counters.step >= total
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, yielding after every step, and evaluate on the way."""
         began = time.monotonic()
         before = self.counters
+        plan = TimePlan(self.config, len(self.dataset.validation))
         while not self.finished:
-            with torch_threads(self.threads):
-                self.step()
-                step = self.counters.step
-                due = step % self.config.evaluation_interval == 0 or self.finished
-                self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
-                train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
-                best_before = self.counters.best_loss
-                validation_loss = self.evaluate() if due else None
+            step_began = time.monotonic()
+            proven = self._step_with_threads()
+            step = self.counters.step
+            due = step % self.config.evaluation_interval == 0 or self.finished
+            self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
+            step_seconds = time.monotonic() - step_began
+            if proven:
+                self.thread_choice.note(step_seconds)
+            train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
+            best_before = self.counters.best_loss
+            validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
             self.counters = replace(self.counters, seconds=before.seconds + spent)
-            pace = max(spent, 1e-9) / (step - before.step)  # evaluations included
-            reason = None
-            if self.config.steps is None:
-                reason = self._schedule_decay(pace)
-                reason, self.config = self.processes.broadcast((reason, self.config))
+            plan.note(step_seconds, spent, self.config, evaluated=due)
+            planned = plan.update(self.config, self.counters)
+            self.config, reason = self.processes.broadcast(planned) if plan.in_minutes else planned
             yield Progress(
                 step=step,
-                steps=self.config.steps,
+                steps=self.config.total_steps,
                 epoch=self.stream.epoch(step),
                 train_loss=train_loss,
                 validation_loss=validation_loss,
@@ -252,45 +281,36 @@ class Trainer:
                 is_best=self.counters.best_loss != best_before,
                 grad_norm=self.grad_norm,
                 learning_rate=learning_rate(step - 1, self.config),
-                chars_per_second=self._chars_per_step / pace,
+                chars_per_second=self._chars_per_step * (step - before.step) / max(spent, 1e-9),
                 seconds=self.counters.seconds,
-                seconds_left=self._seconds_left(pace),
+                seconds_left=plan.seconds_left(self.config, self.counters),
                 best_step=self.counters.best_step,
                 decay_reason=reason,
             )
 
-    def _seconds_left(self, pace: float) -> float:
-        if self.config.steps is None:
-            return max(0.0, 60 * self.config.minutes - self.counters.seconds)
-        return (self.config.steps - self.counters.step) * pace
+    def _step_with_threads(self) -> bool:
+        """Do a step with the number of threads that was chosen.
 
-    def _schedule_decay(self, pace: float) -> str | None:
-        """Fix the last step of a run in minutes once it is time for the learning rate to fall.
-
-        That is when ``DECAY_SHARE`` of the time or ``decay_steps`` are left, or when the validation
-        loss has stopped falling (early stopping).
-
-        Args:
-            pace: seconds per step in this session.
+        If it is not known yet whether that changes a bit of the result, the step is done twice.
 
         Returns:
-            The reason, if the last step was fixed, see :class:`Progress`.
+            Whether it was known.
         """
-        step = self.counters.step
-        left = self._seconds_left(pace)
-        steps = max(1, round((left - self.evaluation_seconds) / pace))  # the last one comes on top
-        wanted = self.config.decay_steps  # as the user gave it
-        stale = (step - self.counters.best_step) / self.config.evaluation_interval
-        if self.counters.best_loss is not None and stale >= PATIENCE:
-            steps = min(steps, wanted or math.ceil(step * DECAY_SHARE))
-            reason = "early stopping"
-        elif left <= DECAY_SHARE * 60 * self.config.minutes if wanted is None else steps <= wanted:
-            reason = "time"
-        else:
-            return None
-        decay_steps = steps if wanted is None else min(wanted, steps)
-        self.config = replace(self.config, steps=step + steps, decay_steps=decay_steps)
-        return reason
+        choice = self.thread_choice
+        proven = choice.count in choice.proven
+        results = []
+        for count in [choice.count] if proven else [choice.count, choice.usual]:
+            before = None if proven else self.checkpoint()
+            with torch_threads(count):
+                self.step()
+            if before is not None:
+                tensors = self.checkpoint().tensors()
+                results.append({name: tensor.tobytes() for name, tensor in tensors.items()})
+                if len(results) == 1:
+                    self.restore(before)
+        if not proven:
+            choice.prove(results[0] == results[1])
+        return proven
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to resume from here.
@@ -317,7 +337,8 @@ class Trainer:
                 fingerprint=self.dataset.fingerprint,
                 characters=self.dataset.characters,
                 precision=self.precision,
-                threads=self.threads,
+                threads=self.thread_choice.recorded,
+                threads_fixed=len(self.thread_choice.counts) == 1,
                 processes=self.processes.size,
                 init_from=self.init_from,
                 init_sha256=self.init_sha256,

@@ -1,0 +1,157 @@
+"""When a run evaluates, how much it reads then, and when a run in minutes ends.
+
+All of it is known from what has been measured so far, and is written into the config as soon as it
+decides something: so a run can be repeated step by step, whatever the machine was busy with.
+"""
+
+import math
+from collections import deque
+from dataclasses import replace
+
+from charlm.checkpoint import Counters
+from charlm.config import DECAY_SHARE, TrainConfig
+
+EVALUATION_SHARE = 0.025  # of the time of a run that evaluations on the way may take
+LEAST_EVALUATED = 2048  # characters
+PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
+MEMORY = 0.03  # share of a run in minutes over which the pace is measured
+TOLERANCE = 0.01  # share of a run in minutes by which the planned end may be off
+REST = 0.02  # share of a run in minutes between two changes of the planned end
+
+
+def evaluation_cost(characters: int) -> float:
+    """Return about how many characters are trained on in the time that evaluating these takes.
+
+    In a short text fewer chunks are read side by side, and the warm-up of each counts for more.
+    """
+    return characters * (0.5 + 8000 / (characters + 8000))
+
+
+def evaluated_length(config: TrainConfig, held_out: int) -> int:
+    """Return how many of the held-out characters an evaluation on the way reads.
+
+    These are all of them, or the first ones, as many as take ``EVALUATION_SHARE`` of the time. It
+    follows from the sizes alone, so that a run that is repeated has the same best step.
+    """
+    interval = config.evaluation_interval * config.batch_size * config.seq_length
+    budget = EVALUATION_SHARE * interval
+    if evaluation_cost(held_out) <= budget:
+        return held_out
+    return min(held_out, max(LEAST_EVALUATED, int(budget)))
+
+
+class TimePlan:
+    """Measures a session, and moves the end of a run in minutes to where its time is over.
+
+    Args:
+        config: how the run is trained so far; an end that it has already is only moved forward.
+        held_out: characters held out for validation.
+    """
+
+    def __init__(self, config: TrainConfig, held_out: int):
+        self.in_minutes = config.steps is None
+        self.most_steps = math.inf if config.total_steps is None else config.total_steps
+        self.held_out = held_out
+        self.recent: deque[float] = deque()  # seconds of the last steps
+        self.recent_seconds = 0.0
+        self.step_seconds = 0.0  # of all steps of this session
+        self.evaluations = 0
+        self.spent = 0.0  # seconds since the session began
+        self.planned_at = -math.inf  # seconds of the run
+
+    def note(
+        self, step_seconds: float, spent: float, config: TrainConfig, *, evaluated: bool
+    ) -> None:
+        """Note a step.
+
+        Args:
+            step_seconds: how long it took.
+            spent: seconds since the session began.
+            config: how the run is trained.
+            evaluated: whether an evaluation followed.
+        """
+        self.spent = spent
+        self.evaluations += evaluated
+        self.step_seconds += step_seconds
+        self.recent.append(step_seconds)
+        self.recent_seconds += step_seconds
+        memory = max(2.0, MEMORY * 60 * config.minutes)
+        while len(self.recent) > 20 and self.recent_seconds - self.recent[0] > memory:
+            self.recent_seconds -= self.recent.popleft()
+
+    @property
+    def pace(self) -> float:
+        """Seconds per step, of late."""
+        return max(self.recent_seconds / max(1, len(self.recent)), 1e-9)
+
+    def evaluation_seconds(self, config: TrainConfig) -> float:
+        """Return how long an evaluation takes with all that follows it, such as saving."""
+        if self.evaluations:
+            return max(0.0, (self.spent - self.step_seconds) / self.evaluations)
+        cost = evaluation_cost(evaluated_length(config, self.held_out))
+        return cost * self.pace / (config.batch_size * config.seq_length)
+
+    def last_seconds(self, config: TrainConfig) -> float:
+        """Return how long the last evaluation takes, which reads all that is held out."""
+        part = evaluated_length(config, self.held_out)
+        if part == self.held_out:
+            return self.evaluation_seconds(config)
+        whole = evaluation_cost(self.held_out) * self.pace / (config.batch_size * config.seq_length)
+        return self.evaluation_seconds(config) + whole
+
+    def seconds_per_step(self, config: TrainConfig) -> float:
+        """Return how long a step takes, with its share of the evaluations."""
+        return self.pace + self.evaluation_seconds(config) / config.evaluation_interval
+
+    def seconds_left(self, config: TrainConfig, counters: Counters) -> float:
+        """Return how long the run will go on."""
+        if config.total_steps is None:
+            return max(0.0, 60 * config.minutes - counters.seconds)
+        steps = config.total_steps - counters.step
+        return steps * self.seconds_per_step(config) + self.last_seconds(config) * (steps > 0)
+
+    def update(self, config: TrainConfig, counters: Counters) -> tuple[TrainConfig, str | None]:
+        """Return the config of a run in minutes, with its end fixed or moved if it is time for it.
+
+        The learning rate begins to fall when ``DECAY_SHARE`` of the time or ``decay_steps`` are
+        left, or when the validation loss has stopped falling (early stopping). From then on the end
+        is moved where the pace has changed by so much that it would miss the time.
+
+        Returns:
+            The config, and why the learning rate begins to fall with this step, if it does:
+            ``"time"`` or ``"early stopping"``.
+        """
+        if not self.in_minutes or counters.step == config.total_steps:
+            return config, None
+        step, seconds = counters.step, 60 * config.minutes
+        left = seconds - counters.seconds
+        per_step = self.seconds_per_step(config)
+        fitting = max(1, int((left - self.last_seconds(config)) / per_step))
+        end = int(min(step + fitting, max(self.most_steps, step + 1)))
+        if config.total_steps is None:
+            wanted = config.decay_steps  # as the user gave it
+            stale = (step - counters.best_step) / config.evaluation_interval
+            if counters.best_loss is not None and stale >= PATIENCE:
+                end = min(end, step + (wanted or math.ceil(step * DECAY_SHARE)))
+                self.most_steps = end
+                return self._planned(config, counters, end), "early stopping"
+            if left <= DECAY_SHARE * seconds if wanted is None else fitting <= wanted:
+                return self._planned(config, counters, end), "time"
+            return config, None
+        missed = abs(config.total_steps - end) * per_step
+        rested = counters.seconds - self.planned_at >= REST * seconds
+        if rested and missed > max(0.5, TOLERANCE * seconds):
+            return self._planned(config, counters, end), None
+        return config, None
+
+    def _planned(self, config: TrainConfig, counters: Counters, end: int) -> TrainConfig:
+        """Return the config with the end at ``end``, and the fall before it from this step on."""
+        self.planned_at = counters.seconds
+        step = counters.step
+        begun = [pair for pair in config.decay if pair[0] < step]
+        start = step
+        if not begun and (config.decay_steps is not None or config.decay):
+            share = round(DECAY_SHARE * end)
+            start = max(step, end - (share if config.decay_steps is None else config.decay_steps))
+        pairs = [*begun, (start, end)]
+        return replace(config, decay_plan=",".join(f"{a}:{b}" for a, b in pairs))

@@ -1,0 +1,138 @@
+"""How many threads torch computes a step with: as many as are fastest now.
+
+The threads of a product wait for each other. Where another process takes a core from one of them,
+all wait, and one thread alone may be several times as fast. So the number follows the load, as long
+as it changes no bit of the result.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+
+from charlm.model.device import torch_threads
+
+CLEARLY = 1.25  # times as long as of late: the load has changed, or the trial has failed
+TRIAL = 3  # steps of a trial
+PRICE = 150  # seconds between trials for each second that the last one has cost
+LEAST_REST = 5.0  # seconds between trials
+PROBE = 0.02  # seconds
+
+
+def thread_counts() -> list[int]:
+    """Return the numbers of threads that come into question: 0 for all of them, half, one."""
+    total = torch.get_num_threads()
+    return [0, total // 2, 1] if total >= 4 else [0, 1] if total > 1 else [0]
+
+
+def cores_are_free(count: int) -> bool:
+    """Return whether ``count`` threads, 0 for all, get a core each, by a probe of a few hundredths
+    of a second: operations that they share must not take longer than with one thread.
+    """
+    count = count or torch.get_num_threads()
+    if count == 1:
+        return True
+    numbers = torch.ones(65_536 * count)
+    alone = statistics.median(_timed(numbers, 1, PROBE / 10))
+    return statistics.mean(_timed(numbers, count, PROBE)) < 1.2 * alone
+
+
+def _timed(numbers: torch.Tensor, count: int, span: float) -> list[float]:
+    """Return how long operations with so many threads take, one after the other for ``span``."""
+    times: list[float] = []
+    with torch_threads(count):
+        numbers.mul_(1.0)  # threads that are new take longer
+        while sum(times) < span:
+            began = time.perf_counter()
+            numbers.mul_(1.0)
+            times.append(time.perf_counter() - began)
+    return times
+
+
+class ThreadChoice:
+    """Chooses a number of threads for every step, by the time that the steps before took.
+
+    Now and then a few steps are computed with another number, and if they were faster it is taken.
+    A trial that fails is ended at once, and the next one waits for the longer the more it cost.
+
+    Args:
+        counts: the numbers that may be used, 0 for as many as torch would take; the first one to
+            begin with. With one number there is no choice.
+        are_free: whether so many threads would get a core each; if not, they are not tried.
+
+    Attributes:
+        count: the number for the next step.
+        usual: the fastest one so far.
+        proven: those that are known to give the same bits.
+    """
+
+    def __init__(self, counts: Sequence[int], are_free: Callable[[int], bool] = cores_are_free):
+        self.counts = list(counts)
+        self.are_free = are_free
+        self.usual = self.count = counts[0]
+        self.proven = {self.usual}
+        self.recent: deque[float] = deque(maxlen=TRIAL + 2)  # seconds of the last usual steps
+        self.trial: list[float] = []  # seconds of the steps of a trial
+        self.rest = LEAST_REST
+        self.since = 0.0  # seconds since the last trial
+
+    def note(self, seconds: float) -> None:
+        """Note how long a step with ``count`` threads took, and choose for the next one."""
+        if self.count != self.usual:
+            self._note_trial(seconds)
+        elif len(self.counts) > 1:
+            self._note_usual(seconds)
+
+    def prove(self, same: bool) -> None:
+        """Note whether ``count`` threads give the same bits; if not, they are never used."""
+        if same:
+            self.proven.add(self.count)
+        else:
+            self.counts.remove(self.count)
+            self._end_trial(0.0)
+
+    def _note_usual(self, seconds: float) -> None:
+        slowed = len(self.recent) >= TRIAL and seconds > CLEARLY * self.mean
+        self.recent.append(seconds)
+        self.since += seconds
+        if self.since < (LEAST_REST / 5 if slowed else self.rest):
+            return
+        other = next(count for count in self.counts if count != self.usual)
+        self.counts.remove(other)
+        self.counts.append(other)  # each in its turn
+        if other == 1 or self.are_free(other):
+            self.count = other
+        else:
+            self._end_trial(2 * PROBE)
+
+    def _note_trial(self, seconds: float) -> None:
+        self.trial.append(seconds)
+        mean = sum(self.trial) / len(self.trial)
+        failed = mean > CLEARLY * self.mean
+        if not failed and len(self.trial) < TRIAL:
+            return
+        lost = sum(self.trial) - len(self.trial) * self.mean
+        if mean < self.mean:
+            self.usual = self.count
+            self.recent.clear()
+            self.recent.extend(self.trial)
+        self._end_trial(lost)
+
+    def _end_trial(self, lost: float) -> None:
+        """Go on with the usual number, and wait the longer the more seconds were lost."""
+        self.count = self.usual
+        self.trial.clear()
+        self.since = 0.0
+        self.rest = max(LEAST_REST, PRICE * lost)
+
+    @property
+    def recorded(self) -> int:
+        """The number that repeats what was computed so far: all of them where that is the same."""
+        return 0 if 0 in self.proven else self.usual
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a step with the usual number of threads, of late."""
+        return sum(self.recent) / len(self.recent)

@@ -1,0 +1,125 @@
+"""When a run evaluates, and when a run in minutes ends."""
+
+import itertools
+import random
+
+import pytest
+from conftest import B, T, dataset_of, tiny_config, words
+
+from charlm.config import TrainConfig
+from charlm.errors import ConfigError
+from charlm.model.language_model import CharLM
+from charlm.training.optim import FINAL_RATE, learning_rate
+from charlm.training.schedule import (
+    EVALUATION_SHARE,
+    LEAST_EVALUATED,
+    evaluated_length,
+    evaluation_cost,
+)
+from charlm.training.trainer import Trainer
+
+DATASET = dataset_of(words(600))
+
+
+def test_the_rate_falls_on_from_where_it_was_to_every_new_end():
+    config = TrainConfig(warmup_steps=0, decay_plan="100:200,150:300,240:270", learning_rate=1.0)
+    assert config.total_steps == 270
+    rates = [learning_rate(step, config) for step in range(271)]
+    assert set(rates[:101]) == {1.0}
+    assert rates[150] == pytest.approx(FINAL_RATE + (1 - FINAL_RATE) * 0.5)
+    assert rates[225] == pytest.approx(FINAL_RATE + (1 - FINAL_RATE) * 0.25)
+    assert rates[240] == pytest.approx(FINAL_RATE + (1 - FINAL_RATE) * 0.2)
+    assert rates[270] == FINAL_RATE
+    falls = [a - b for a, b in itertools.pairwise(rates[100:])]
+    assert all(0 < fall <= 0.01 for fall in falls)
+
+
+def test_a_plan_of_one_end_is_what_decay_steps_say():
+    plan = TrainConfig(steps=90, warmup_steps=5, decay_plan="60:90")
+    same = TrainConfig(steps=90, warmup_steps=5, decay_steps=30)
+    assert [learning_rate(s, plan) for s in range(90)] == [
+        learning_rate(s, same) for s in range(90)
+    ]
+
+
+@pytest.mark.parametrize(
+    "plan", ["5", "5:", "7:7", "9:5", "5:9,5:11", "5:9,9:11", "5:9,4:11", "5:9;6:8", "-1:4", "x:y"]
+)
+def test_a_plan_that_makes_no_sense_is_refused(plan):
+    with pytest.raises(ConfigError, match="decay_plan must"):
+        TrainConfig(decay_plan=plan)
+
+
+def test_steps_must_be_those_of_the_plan():
+    with pytest.raises(ConfigError, match="decay_plan ends at step 9, but steps is 8"):
+        TrainConfig(steps=8, decay_plan="5:9")
+
+
+@pytest.mark.parametrize("steps", [1, 70, 1000, 30_000, 10**6])
+@pytest.mark.parametrize("held_out", [2, 3000, 111_540, 10**7])
+def test_evaluations_on_the_way_are_short_but_in_a_long_run_whole(steps, held_out):
+    config = TrainConfig(steps=steps, eval_every=-(-steps // 10))
+    length = evaluated_length(config, held_out)
+    trained = config.eval_every * config.batch_size * config.seq_length
+    if length == held_out:
+        assert evaluation_cost(length) <= EVALUATION_SHARE * trained or length <= LEAST_EVALUATED
+    else:
+        assert LEAST_EVALUATED <= length < held_out
+        assert evaluation_cost(length) <= 1.4 * max(LEAST_EVALUATED, EVALUATION_SHARE * trained)
+
+
+class Machine:
+    """A clock on which a step takes as long as ``seconds`` says at that time."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now = 0.0
+        monkeypatch.setattr("charlm.training.trainer.time.monotonic", lambda: self.now)
+        step = Trainer.step
+
+        def ticking(trainer):
+            self.now += seconds(self.now)
+            return step(trainer)
+
+        monkeypatch.setattr(Trainer, "step", ticking)
+
+
+def trainer_of(**settings):
+    sizes = {"batch_size": B, "seq_length": T, "warmup_steps": 3, "eval_every": 20}
+    model = CharLM(tiny_config(), DATASET.tokenizer.vocab_size, seed=1)
+    return Trainer(model, DATASET, TrainConfig(**sizes | settings))
+
+
+LOADS = {
+    "busy in the second half": lambda now: 0.2 if now < 33 else 0.9,
+    "busy in the first half": lambda now: 0.9 if now < 33 else 0.2,
+    "busy near the end": lambda now: 0.2 if now < 52 else 0.8,
+    "busy now and then": lambda now: 0.6 if int(now / 7) % 2 else 0.2,
+    "noisy": lambda now: random.Random(now).uniform(0.1, 0.4),
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"decay_steps": 40}, {"decay_plan": "100:500"}])
+@pytest.mark.parametrize("load", LOADS)
+def test_a_run_in_minutes_ends_in_time_and_is_repeated_by_its_plan(monkeypatch, load, settings):
+    machine = Machine(monkeypatch, LOADS[load])
+    timed = trainer_of(minutes=1.0, **settings)
+    losses = [progress.train_loss for progress in timed.run()]
+    assert 57 - 2 <= machine.now <= 63 + 2
+    config = timed.config
+    assert config.total_steps == len(losses)
+    assert learning_rate(len(losses) - 1, config) < 0.2 * config.learning_rate
+    again = trainer_of(steps=config.total_steps, decay_plan=config.decay_plan)
+    assert [progress.train_loss for progress in again.run()] == losses
+
+
+def test_a_steady_machine_plans_once(monkeypatch):
+    Machine(monkeypatch, lambda now: 0.25)
+    trainer = trainer_of(minutes=1.0)
+    plans = {trainer.config.decay_plan for _ in trainer.run()}
+    assert plans == {"", "120:240"}
+
+
+def test_an_end_that_the_text_has_set_is_never_passed(monkeypatch):
+    Machine(monkeypatch, lambda now: 0.5 if now < 5 else 0.1)
+    trainer = trainer_of(minutes=1.0, decay_plan="60:110")
+    assert [progress.step for progress in trainer.run()][-1] == 110
