@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charlm.training.run import Run
     from charlm.training.trainer import Progress
 
+SAMPLE_SHARE = 0.0125  # of the time of a run that samples on the way may take
 SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
 
 
@@ -67,6 +68,8 @@ class TrainingBar:
 
         self.run = run
         self.validation_loss = run.trainer.counters.best_loss
+        self.sampled_at = -math.inf
+        self.sample_seconds = 0.0
         self.bar = tqdm(
             total=1.0,  # the share of the time that has passed
             bar_format="|{bar}|{desc}",
@@ -101,9 +104,15 @@ class TrainingBar:
             f"train {both(progress.train_loss)}  val {both(progress.validation_loss)}  "
             f"{thousands(progress.chars_per_second)} char/s{'  best' if progress.is_best else ''}"
         )
+        began = time.monotonic()
+        if SAMPLE_SHARE * (began - self.sampled_at) < self.sample_seconds:
+            self.bar.write(line, file=sys.stderr)
+            return
         model, tokenizer = self.run.trainer.model, self.run.trainer.dataset.tokenizer
         lm = LanguageModel(model.config, tokenizer, model.weights())
         self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=sys.stderr)
+        self.sampled_at = time.monotonic()
+        self.sample_seconds = self.sampled_at - began
 
 
 def print_fact(label: str, text: str) -> None:
@@ -116,12 +125,14 @@ def print_start(run: "Run") -> None:
     trainer, dataset = run.trainer, run.trainer.dataset
     model, config = trainer.model.config, trainer.config
     vocab_size = dataset.tokenizer.vocab_size
+    part, held_out = trainer.evaluated_length, len(dataset.validation)
     for notice in run.notices:
         print_fact("chosen", notice)
     print_fact(
         "text",
         f"{', '.join(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "
-        f"{len(dataset.validation):,} held out for validation",
+        f"{held_out:,} held out for validation"
+        + (f", the first {part:,} for evaluations before the last" if part != held_out else ""),
     )
     print_fact(
         "model",
@@ -141,10 +152,10 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
     from charlm.training.trainer import in_units
 
     counters = run.trainer.counters
-    assert counters.best_loss is not None
+    assert counters.whole_loss is not None
     say(
-        f"\ndone in {clock(counters.seconds)}: best validation loss {in_units(counters.best_loss)} "
-        f"at step {counters.best_step}\n"
+        f"\ndone in {clock(counters.seconds)}: best validation loss "
+        f"{in_units(counters.whole_loss)} at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
     more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000", *cells])

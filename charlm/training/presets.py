@@ -64,14 +64,19 @@ def choose_configs(
     for name in given:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
-    if "steps" in given and "minutes" in given:
-        raise ConfigError("steps and minutes cannot both be given: one follows from the other")
+    lengths = [name for name in ("steps", "epochs", "minutes") if given.get(name) is not None]
+    if len(lengths) > 1:
+        raise ConfigError(
+            f"{' and '.join(lengths)} cannot both be given: one follows from the other"
+        )
     asked = TrainConfig(**_part(TrainConfig, given))
     model = _model_config(given)
     if readable is None:
         _, reference = REFERENCE
-        steps = math.inf if asked.steps is None else asked.steps
+        steps = math.inf if asked.total_steps is None else asked.total_steps
         readable = steps * reference.batch_size * reference.seq_length
+        if asked.epochs is not None:
+            readable = float(asked.epochs * num_characters)
     chosen = {k: v for k, v in presets(num_characters, readable).items() if k not in given}
     notices = []
     if not model.has_recurrent_parameters:

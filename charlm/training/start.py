@@ -126,7 +126,7 @@ def _prepare(
         tokenizer = tokenizer.union(base.tokenizer)
     keep_memory()  # now that the text is read: what that took goes back to the system
     processes = machine.processes
-    if config.steps is None:
+    if config.steps is None and config.epochs is None:
         speed = autotune.reference_speed(tokenizer.vocab_size, machine.device, machine.compute)
         readable = processes.broadcast(60 * config.minutes * speed) * processes.size
         model_config, config, notices = choose_configs(
@@ -142,7 +142,9 @@ def _prepare(
         ids, tokenizer, found.fingerprint, config.validation_fraction, tuple(map(str, paths))
     )
     # Refuses sizes that the text does not fill, before they are tried on a model.
-    LaneStream(dataset.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    stream = LaneStream(dataset.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    if config.epochs is not None:
+        config = replace(config, steps=config.epochs * stream.windows_per_epoch, epochs=None)
     return dataset, model_config, config, notices
 
 
