@@ -49,6 +49,11 @@ class ModelConfig(Settings):
     )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
+    items: bool | None = setting(
+        None,
+        "take every line for an item of its own, such as a name: items come in random order, and "
+        "each is read from the initial state (default: if the text is a sorted list)",
+    )
     cell_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -351,6 +356,7 @@ class TrainSettings(TypedDict, total=False):
     weight_drop: float
     residual: bool
     tie_weights: bool
+    items: bool | None
     steps: int | None
     epochs: int | None
     minutes: float

@@ -275,7 +275,7 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     Clock(monkeypatch)
     losses = iter([3.0, 2.0, 2.1, 2.2, 2.1, 2.3, *[2.5] * 99])
 
-    def found(*_):
+    def found(*_, **__):
         return Evaluation(next(losses), 100)
 
     monkeypatch.setattr("charlm.training.trainer.evaluate", found)

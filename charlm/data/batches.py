@@ -18,18 +18,48 @@ odd end is lost. Only the tail of fewer than B characters that does not fill the
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from charlm.data.tokenizer import Ids
 from charlm.errors import CorpusError
 
+IGNORED = -100  # a target that is none, as torch's cross entropy has it
+
 
 @dataclass(frozen=True)
 class Window:
-    """One batch: inputs and targets (B, T), and whether all lanes start again with it."""
+    """One batch.
+
+    Attributes:
+        inputs, targets: ids (B, T).
+        restart: whether all lanes start again with it.
+        scored: how many of the targets count, None for all; the others are ``IGNORED``.
+    """
 
     inputs: Ids
-    targets: Ids
+    targets: NDArray[Any]
     restart: bool
+    scored: int | None = None
+
+
+class Stream(Protocol):
+    """The windows of a training text.
+
+    Attributes:
+        windows_per_epoch: how many there are.
+        characters: how many characters are read in an epoch.
+    """
+
+    windows_per_epoch: int
+    characters: int
+
+    def window(self, step: int) -> Window:
+        """Return the batch of ``step``, counted from 0 over all epochs."""
+
+    def epoch(self, step: int) -> float:
+        """Return how often the text has been read after ``step`` steps."""
 
 
 class LaneStream:
@@ -57,6 +87,7 @@ class LaneStream:
         self.inputs = ids[: batch_size * lane_length].reshape(batch_size, lane_length)
         self.targets = ids[1 : batch_size * lane_length + 1].reshape(batch_size, lane_length)
         self.lane_length = lane_length
+        self.characters = batch_size * lane_length
 
     def window(self, step: int) -> Window:
         """Return the batch of ``step``, counted from 0 over all epochs."""

@@ -4,7 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from charlm.config import TrainConfig
 from charlm.data import id_cache
+from charlm.data.batches import LaneStream, Stream
+from charlm.data.items import ItemStream, line_end, split_items
 from charlm.data.text_files import fingerprint, read_text, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer, Ids
 from charlm.errors import CorpusError
@@ -25,14 +28,19 @@ class Dataset:
         train: ids (N,) of the front.
         validation: ids (N,) of the end.
         fingerprint: sha256 of the whole text.
+        characters: the number of characters of the whole text.
         files: where the text was read from, as the user gave it.
+        line_end: the id of the line end if the text is a list, see ``data.items``; then ``train``
+            and ``validation`` are whole items.
     """
 
     tokenizer: CharTokenizer
     train: Ids
     validation: Ids
     fingerprint: str
+    characters: int
     files: tuple[str, ...] = ()
+    line_end: int | None = None
 
     @classmethod
     def from_ids(
@@ -42,12 +50,29 @@ class Dataset:
         fingerprint: str,
         validation_fraction: float,
         files: tuple[str, ...] = (),
+        *,
+        items: bool = False,
     ) -> "Dataset":
         """Return the dataset of a text ``ids`` (N,), its last ``validation_fraction`` held out.
 
+        Of a list, ``items``, as large a share of the items is.
+
         Raises:
-            CorpusError: if either part holds fewer than two characters.
+            CorpusError: if either part holds fewer than two characters, or no item.
         """
+        if items:
+            end = line_end(tokenizer)
+            parts = split_items(tokenizer.decode(ids), validation_fraction)
+            train, validation = map(tokenizer.encode, parts)
+            return cls(
+                tokenizer=tokenizer,
+                train=train,
+                validation=validation,
+                fingerprint=fingerprint,
+                characters=len(ids),
+                files=files,
+                line_end=end,
+            )
         cut = training_length(len(ids), validation_fraction)
         for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
             if len(part) < 2:
@@ -61,13 +86,20 @@ class Dataset:
             train=ids[:cut],
             validation=ids[cut:],
             fingerprint=fingerprint,
+            characters=len(ids),
             files=files,
         )
 
-    @property
-    def characters(self) -> int:
-        """The number of characters of the whole text."""
-        return len(self.train) + len(self.validation)
+    def stream(self, config: TrainConfig) -> Stream:
+        """Return the windows to train with.
+
+        Raises:
+            CorpusError: if the text does not fill one of them.
+        """
+        sizes = {"batch_size": config.batch_size, "seq_length": config.seq_length}
+        if self.line_end is not None:
+            return ItemStream(self.train, self.line_end, **sizes, seed=config.seed)
+        return LaneStream(self.train, **sizes)
 
 
 def reopen(
@@ -77,6 +109,7 @@ def reopen(
     *,
     characters: int,
     validation_fraction: float,
+    items: bool,
     folder: Path,
     moved: bool = False,
     on_progress: ProgressCallback = no_progress,
@@ -89,6 +122,7 @@ def reopen(
         expected: the fingerprint of its text.
         characters: the length of its text.
         validation_fraction: the share that is held out.
+        items: whether it was learned as a list.
         folder: the run folder, where the ids of a large text are kept.
         moved: whether the user named ``files``; then the kept ids are not used.
         on_progress: progress callback, told the number of bytes read.
@@ -111,11 +145,16 @@ def reopen(
             )
         large = found.characters >= id_cache.LARGE
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
-    return Dataset.from_ids(ids, tokenizer, expected, validation_fraction, names)
+    return Dataset.from_ids(ids, tokenizer, expected, validation_fraction, names, items=items)
 
 
 def find_training_part(
-    files: tuple[str, ...], expected: str, *, characters: int, validation_fraction: float
+    files: tuple[str, ...],
+    expected: str,
+    *,
+    characters: int,
+    validation_fraction: float,
+    items: bool = False,
 ) -> str:
     """Return the training part of the text of a run, or nothing if that text is not there any more.
 
@@ -124,6 +163,7 @@ def find_training_part(
         expected: its fingerprint.
         characters: its length.
         validation_fraction: the share that was held out.
+        items: whether it was learned as a list.
     """
     try:
         _check_regular(files)
@@ -135,7 +175,15 @@ def find_training_part(
         return ""
     if fingerprint(text) != expected:
         return ""
-    return text[: training_length(len(text), validation_fraction)]
+    return split_text(text, validation_fraction, items=items)[0]
+
+
+def split_text(text: str, validation_fraction: float, *, items: bool) -> tuple[str, str]:
+    """Return the training part of a text, or of a list, and the part that is held out."""
+    if items:
+        return split_items(text, validation_fraction)
+    cut = training_length(len(text), validation_fraction)
+    return text[:cut], text[cut:]
 
 
 def _check_regular(files: tuple[str, ...]) -> None:

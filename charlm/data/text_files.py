@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.items import is_list
 from charlm.data.tokenizer import count_characters
 from charlm.errors import CorpusError
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
@@ -133,22 +134,32 @@ class Survey:
     Attributes:
         counts: how often each code point occurs, by code point.
         fingerprint: sha256 of the whole text.
+        is_list: whether it looks like a list, see ``data.items``.
     """
 
     counts: NDArray[np.int64]
     fingerprint: str
+    is_list: bool = False
 
     @property
     def characters(self) -> int:
         """The length of the text."""
         return int(self.counts.sum())
 
+    @property
+    def lines(self) -> int:
+        """The number of line ends, at least 1."""
+        return max(1, int(self.counts[ord("\n")]))
+
 
 def survey(text: Iterable[str]) -> Survey:
     """Read the pieces of a text once."""
     digest = hashlib.sha256()
     counts = count_characters("")
+    looks_like_list: bool | None = None
     for piece in text:
+        if looks_like_list is None:
+            looks_like_list = is_list(piece)  # millions of characters are enough to tell
         counts += count_characters(piece)
         digest.update(piece.encode("utf-8", "surrogatepass"))
-    return Survey(counts, digest.hexdigest())
+    return Survey(counts, digest.hexdigest(), bool(looks_like_list))

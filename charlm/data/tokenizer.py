@@ -137,7 +137,7 @@ class CharTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids``."""
-        return "".join(self.vocabulary[i] for i in ids)
+        return "".join(map(self.vocabulary.__getitem__, ids))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CharTokenizer):

@@ -14,22 +14,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charlm.cells.base import State
+from charlm.data.batches import IGNORED
+from charlm.data.items import Rows, batches_by_length
 from charlm.data.tokenizer import Ids
 from charlm.errors import CorpusError, DivergenceError
 from charlm.inference.chunked import read_chunked
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Floats
 
+ITEMS = 256  # of a list, scored side by side
 MOST_LOGITS = 1 << 25  # held at a time (B * T * V)
 NOT_FINITE = "the model's predictions are NaN or infinite: train it with a lower --learning-rate"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a text was predicted: ``nats_per_char`` over ``characters`` scored characters."""
+    """How well a text was predicted: ``nats_per_char`` over ``characters`` scored characters.
+
+    Of a list, ``items`` of them, each with its line end.
+    """
 
     nats_per_char: float
     characters: int
+    items: int | None = None
 
     @property
     def bits_per_char(self) -> float:
@@ -37,22 +44,38 @@ class Evaluation:
         return self.nats_per_char / math.log(2)
 
     @property
+    def nats_per_item(self) -> float | None:
+        """The mean over the items of a list; None for a text."""
+        return self.nats_per_char * self.characters / self.items if self.items else None
+
+    @property
     def perplexity(self) -> float:
         """e to the nats: the number of equally likely characters that is as hard to guess."""
         return math.exp(self.nats_per_char) if self.nats_per_char < 700 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all four figures by name; a perplexity too large for a number is None."""
+        """Return all figures by name; a perplexity too large for a number is None."""
+        per_item = {} if self.items is None else {
+            "items": self.items, "nats_per_item": self.nats_per_item
+        }  # fmt: skip
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,
             "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
             "characters": self.characters,
+            **per_item,
         }
 
 
 @torch.no_grad()
-def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 32, seq_length: int = 256) -> Evaluation:
+def evaluate(
+    model: CharLM,
+    ids: Ids,
+    *,
+    line_end: int | None = None,
+    batch_size: int = 32,
+    seq_length: int = 256,
+) -> Evaluation:
     """Score the text ``ids`` (N,) with ``model``, in float32 and without dropout.
 
     The model's mode and torch's generators are left as they were.
@@ -60,6 +83,8 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 32, seq_length: int =
     Args:
         model: the language model.
         ids: at least two characters.
+        line_end: the id of the line end if the text is a list; then every character is scored,
+            given those of its item.
         batch_size: the most chunks read side by side; fewer on a text that is short.
         seq_length: characters read at a time; fewer with a vocabulary that is large.
 
@@ -75,13 +100,39 @@ def evaluate(model: CharLM, ids: Ids, *, batch_size: int = 32, seq_length: int =
     was_training = model.training
     model.eval()
     try:
+        if line_end is not None:
+            return _evaluate_items(model, Rows.of(ids, line_end), seq_length)
         nats, _ = read_chunked(reader, count, reader.initial_state(1), batch_size=batch_size)
     finally:
         model.train(was_training)
-    mean = float(nats.mean(dtype=np.float64))
-    if not math.isfinite(mean):
+    return _checked(Evaluation(float(nats.mean(dtype=np.float64)), count))
+
+
+def _checked(result: Evaluation) -> Evaluation:
+    if not math.isfinite(result.nats_per_char):
         raise DivergenceError(NOT_FINITE)
-    return Evaluation(mean, count)
+    return result
+
+
+def _evaluate_items(model: CharLM, rows: Rows, seq_length: int) -> Evaluation:
+    """Score every item of a list by itself, in the initial state, those of one length together."""
+    device = next(model.parameters()).device
+    nats = 0.0
+    most = max(1, MOST_LOGITS // (seq_length * model.head.out_features))
+    for items in batches_by_length(rows.lengths, min(ITEMS, most)):
+        state = model.initial_state(len(items))
+        for first in range(0, int(rows.lengths[items].max()), seq_length):
+            inputs, targets = rows.window(items, len(items), first, first + seq_length)
+            logits, state = model(torch.from_numpy(inputs.astype(np.int64)).to(device), state)
+            losses = F.cross_entropy(
+                logits.flatten(0, 1),
+                torch.from_numpy(targets).to(device).flatten(),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
+            nats += losses.double().sum().item()
+    characters = int(rows.lengths.sum())
+    return _checked(Evaluation(nats / characters, characters, len(rows.lengths)))
 
 
 class _ModelReader:

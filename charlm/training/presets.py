@@ -44,7 +44,12 @@ MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only
 
 
 def choose_configs(
-    num_characters: int, given: dict[str, Any], *, readable: float | None = None
+    num_characters: int,
+    given: dict[str, Any],
+    *,
+    readable: float | None = None,
+    lines: int = 1,
+    is_list: bool = False,
 ) -> tuple[ModelConfig, TrainConfig, list[str]]:
     """Return the configs to train with on a text, and lines that tell what was chosen.
 
@@ -56,6 +61,8 @@ def choose_configs(
         given: settings of ``ModelConfig``, its cell and ``TrainConfig`` by name.
         readable: characters that a ``REFERENCE`` model could read in the time that there is; None
             is as many as it reads in the given steps.
+        lines: how many it has.
+        is_list: whether it looks like a list, whose lines are items, see ``data.items``.
 
     Raises:
         ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
@@ -79,6 +86,12 @@ def choose_configs(
             readable = float(asked.epochs * num_characters)
     chosen = {k: v for k, v in presets(num_characters, readable).items() if k not in given}
     notices = []
+    items = is_list if given.get("items") is None else given["items"]
+    if is_list and items and not given.get("items"):
+        notices.append(
+            f"a list of {lines:,} items: each is learned by itself, in random order; --no-items "
+            "learns it as one text"
+        )
     if not model.has_recurrent_parameters:
         chosen.pop("weight_drop", None)
         if model.weight_drop:
@@ -89,19 +102,14 @@ def choose_configs(
     ):
         chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
     sizes = _part(TrainConfig, asked.to_dict() | chosen)
-    room = int(num_characters * (1 - asked.validation_fraction)) - 1  # characters to read
-    for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
-        while (
-            name not in given
-            and sizes[name] > least
-            and room < sizes["batch_size"] * sizes["seq_length"]
-        ):
-            sizes[name] //= 2
-            chosen[name] = sizes[name]
+    if items and "batch_size" not in given:
+        chosen["batch_size"] = items_at_a_time(num_characters, lines, sizes)
+    for name, value in () if items else fitting(num_characters, sizes, given).items():
+        chosen[name] = value
     if chosen:
         words = ", ".join(f"{name} {value}" for name, value in chosen.items())
         notices.insert(0, f"for a text of {num_characters:,} characters: {words}")
-    settings = chosen | given
+    settings = chosen | given | ({"items": True} if items else {})
     return _model_config(settings), TrainConfig(**_part(TrainConfig, settings)), notices
 
 
@@ -112,6 +120,27 @@ def presets(num_characters: int, readable: float) -> dict[str, int | float]:
     for rows, value in (BY_TIME, readable), (BY_EPOCHS, epochs), (BY_LENGTH, num_characters):
         result |= next((settings for most, settings in rows if value <= most), {})
     return result
+
+
+def fitting(num_characters: int, sizes: dict[str, Any], given: dict[str, Any]) -> dict[str, int]:
+    """Return smaller sizes where a short text would not fill a window of every lane."""
+    room = int(num_characters * (1 - sizes["validation_fraction"])) - 1  # characters to read
+    found: dict[str, int] = {}
+    for name, least in (("batch_size", 4), ("seq_length", 8), ("batch_size", 1), ("seq_length", 1)):
+        now = sizes | found
+        while (
+            name not in given and now[name] > least and room < now["batch_size"] * now["seq_length"]
+        ):
+            now[name] = found[name] = now[name] // 2
+    return found
+
+
+def items_at_a_time(num_characters: int, lines: int, sizes: dict[str, Any]) -> int:
+    """Return how many items of a list hold as much as a batch of a text; fewer if it is short."""
+    mean = max(2.0, num_characters / lines)
+    usual = int(sizes["batch_size"])
+    wanted = usual * sizes["seq_length"] / mean
+    return min(max(1, lines // 8), max(usual, 8 * round(wanted / 8)))
 
 
 def max_epochs(num_characters: int) -> float:

@@ -70,6 +70,7 @@ def resume(
             found.source.fingerprint,
             characters=found.source.characters,
             validation_fraction=config.validation_fraction,
+            items=bool(found.model_config.items),
             folder=path.parent,
             moved=text is not None,
             on_progress=on_progress,

@@ -1,6 +1,7 @@
 """A new run: text -> settings -> model -> trainer -> run folder."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +12,6 @@ from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
 from charlm.data import id_cache
-from charlm.data.batches import LaneStream
 from charlm.data.dataset import Dataset
 from charlm.data.text_files import survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
@@ -117,10 +117,13 @@ def _prepare(
 ) -> tuple[Dataset, ModelConfig, TrainConfig, list[str]]:
     """Read the text and choose the settings; return them with lines that tell what was chosen."""
     if base is not None:
-        settings = settings | base.model_config.to_dict()
+        settings = base.model_config.to_dict() | settings
     read = text_reader(paths, on_progress)
     found = survey(read())
-    model_config, config, notices = choose_configs(found.characters, settings)
+    choose = functools.partial(
+        choose_configs, found.characters, settings, lines=found.lines, is_list=found.is_list
+    )
+    model_config, config, notices = choose()
     tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
@@ -129,9 +132,7 @@ def _prepare(
     if config.steps is None and config.epochs is None:
         speed = autotune.reference_speed(tokenizer.vocab_size, machine.device, machine.compute)
         readable = processes.broadcast(60 * config.minutes * speed) * processes.size
-        model_config, config, notices = choose_configs(
-            found.characters, settings, readable=readable
-        )
+        model_config, config, notices = choose(readable=readable)
     large = found.characters >= id_cache.LARGE
     if processes.first or not large:
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
@@ -139,10 +140,15 @@ def _prepare(
         processes.broadcast(None)  # wait until the file is there
         ids = id_cache.open_ids(folder)
     dataset = Dataset.from_ids(
-        ids, tokenizer, found.fingerprint, config.validation_fraction, tuple(map(str, paths))
+        ids,
+        tokenizer,
+        found.fingerprint,
+        config.validation_fraction,
+        tuple(map(str, paths)),
+        items=bool(model_config.items),
     )
     # Refuses sizes that the text does not fill, before they are tried on a model.
-    stream = LaneStream(dataset.train, batch_size=config.batch_size, seq_length=config.seq_length)
+    stream = dataset.stream(config)
     if config.epochs is not None:
         config = replace(config, steps=config.epochs * stream.windows_per_epoch, epochs=None)
     return dataset, model_config, config, notices
@@ -151,7 +157,8 @@ def _prepare(
 def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
     """Return the run whose weights to start with, unless a model is asked for beside it."""
     base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
-    twice = ", ".join(sorted(settings.keys() & base.model_config.to_dict().keys()))
+    own = base.model_config.to_dict().keys() - {"items"}  # how a text is read is no weight
+    twice = ", ".join(sorted(settings.keys() & own))
     if twice:
         raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
     return base

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from charlm.cells.base import State
 from charlm.checkpoint import Checkpoint, Counters, Source, Stage
 from charlm.config import PRECISIONS, TrainConfig
-from charlm.data.batches import LaneStream
+from charlm.data.batches import IGNORED
 from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError, DivergenceError
 from charlm.evaluation.loss import evaluate
@@ -139,9 +139,7 @@ class Trainer:
         self.in_float16 = precision == "float16" or (
             precision == "bfloat16" and self.device.type == "cuda"
         )
-        self.stream = LaneStream(
-            dataset.train, batch_size=config.batch_size, seq_length=config.seq_length
-        )
+        self.stream = dataset.stream(config)
         self.optimizer = make_optimizer(model, config)
         self.generator = torch.Generator(self.device)
         self.state: State = self._initial_state()
@@ -172,7 +170,14 @@ class Trainer:
             inputs = self._tensor(window.inputs[self.lanes])
             logits, state = self.parallel(inputs, self.state, self.generator)
             targets = self._tensor(window.targets[self.lanes])
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            loss = F.cross_entropy(
+                logits.flatten(0, 1).float(),
+                targets.flatten(),
+                ignore_index=IGNORED,
+                reduction="mean" if window.scored is None else "sum",
+            )
+            if window.scored is not None:  # of all processes: some may have more to score
+                loss = loss * (self.processes.size / window.scored)
         scale = FLOAT16_SCALE if self.in_float16 else 1.0
         (loss * scale).backward()
         if scale != 1.0:
@@ -236,7 +241,8 @@ class Trainer:
     def _validation_loss(self, length: int) -> float:
         part = self.dataset.validation[:length]
         with torch_threads(self.thread_choice.usual):
-            return self.processes.broadcast(evaluate(self.model, part).nats_per_char)
+            found = evaluate(self.model, part, line_end=self.dataset.line_end)
+            return self.processes.broadcast(found.nats_per_char)
 
     @property
     def evaluated_length(self) -> int:
@@ -382,7 +388,7 @@ class Trainer:
 
     @property
     def _chars_per_step(self) -> float:
-        return self.stream.inputs.size / self.stream.windows_per_epoch
+        return self.stream.characters / self.stream.windows_per_epoch
 
     def _tensor(self, ids: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(ids.astype(np.int64))
