@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import LinesConfig, ModelConfig, SampleConfig, SampleSettings, TrainSettings
+from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError
 from charlm.files import PathLike, ProgressCallback, no_progress
@@ -44,7 +45,8 @@ class LanguageModel:
     def __init__(self, config: ModelConfig, tokenizer: CharTokenizer, weights: Tensors):
         self.config = config
         self.tokenizer = tokenizer
-        self.engine = Engine(config, weights)
+        end = line_end(tokenizer) if config.items else None
+        self.engine = Engine(config, weights, line_end=end)
         self._weights = weights
 
     @classmethod
@@ -193,6 +195,8 @@ class LanguageModel:
             if text == "":
                 return state
         ids = self.tokenizer.encode(self._line_start() if text == "" else text, source="the prompt")
+        if self.config.items and state is None and text != "":  # an item begins behind a line end
+            ids = np.concatenate([self.tokenizer.encode("\n"), ids])
         return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)
 
     def score(
@@ -247,6 +251,7 @@ class LanguageModel:
         """Return the sha256 of all that makes this model what it computes."""
         config = self.config
         what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
+        what += ["items"] if config.items else []
         what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
         digest = hashlib.sha256(json.dumps(what).encode())
         for name, tensor in sorted(self._weights.items()):

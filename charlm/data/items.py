@@ -129,8 +129,8 @@ class Rows:
         offsets = np.arange(first, min(last, int(lengths.max())))
         inside = offsets < lengths[:, None]
         places = np.where(inside, starts[:, None] + offsets, 0)
-        targets = np.where(inside, self.ids[np.minimum(places + 1, len(self.ids) - 1)], IGNORED)
-        return self.ids[places], targets.astype(np.int64)
+        following = self.ids[np.minimum(places + 1, len(self.ids) - 1)].astype(np.int64)
+        return self.ids[places], np.where(inside, following, IGNORED)
 
 
 def batches_by_length(lengths: NDArray[np.intp], batch_size: int) -> Iterator[NDArray[np.intp]]:

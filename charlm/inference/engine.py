@@ -23,12 +23,22 @@ class Engine:
     Args:
         config: what the model computes.
         weights: the parameters that ``config.parameter_shapes`` lists, float32.
+        line_end: the id of the line end if the model is one of items, see ``data.items``: what
+            reads it begins again in the initial state.
         implementation: ``"fused"`` for the kernel of the cell, if it has one; ``"reference"`` for
             its equations.
     """
 
-    def __init__(self, config: ModelConfig, weights: Tensors, *, implementation: str = "fused"):
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Tensors,
+        *,
+        line_end: int | None = None,
+        implementation: str = "fused",
+    ):
         self.config = config
+        self.line_end = line_end
         self.cell = config.cell
         fused = implementation == "fused"
         self.kernel = KERNELS.get(self.cell, Kernel) if fused else Kernel
@@ -93,6 +103,10 @@ class Stepper:
 
     def step(self, ids: NDArray[Any]) -> Floats:
         """Read one character of each sequence: ids (B,) -> logits (B, V) of the next."""
+        if self.engine.line_end is not None:
+            ended = ids == self.engine.line_end
+            for state in (s for kernel in self.kernels for s in kernel.state):
+                state[ended] = 0
         first, *others = self.kernels
         first.move(self.engine.table[ids])
         x = first.output  # (B, H)
@@ -108,6 +122,8 @@ class Stepper:
 
     def read(self, ids: NDArray[Any]) -> Floats:
         """Read a window: ids (B, T) -> outputs of the backbone (B, T, H).
+
+        Of a model of items, a line end may be only the first character, in the initial state.
 
         Layer by layer, so that the input product of a layer is one for the whole window.
         """

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.cells.base import State
+from charlm.data.batches import IGNORED
+from charlm.data.items import Rows, batches_by_length
 from charlm.data.tokenizer import Ids
 from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import PROBE, read_chunked
@@ -12,6 +14,7 @@ from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import check_finite, surprisal
 from charlm.tensor_file import Floats
 
+ITEMS = 64  # of a list, read side by side
 MOST_NUMBERS = 1 << 22  # held at a time for each array of a window (B * T * the widest layer)
 
 
@@ -33,6 +36,10 @@ def read(
         DivergenceError: if the model's predictions are NaN or infinite.
     """
     state = engine.initial_state(1) if before is None else before.state
+    if engine.line_end is not None and engine.line_end in ids:  # nothing before it matters
+        last = int(np.flatnonzero(ids == engine.line_end)[-1])
+        on_progress(last)
+        ids, state = ids[last:], engine.initial_state(1)
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
         reader = _EngineReader(engine, ids, on_progress, scored=False)
         _, state = read_chunked(reader, len(ids) - 1, state)
@@ -57,6 +64,8 @@ def score(
     Raises:
         DivergenceError: if the model's predictions are NaN or infinite.
     """
+    if engine.line_end is not None:
+        return _score_items(engine, ids, before, on_progress)
     nats = np.empty(len(ids), np.float32)
     if len(ids):
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
@@ -65,6 +74,40 @@ def score(
             nats[1:], _ = read_chunked(reader, len(ids) - 1, before.state)
         on_progress(1)
         check_finite(nats)
+    return nats
+
+
+def _score_items(
+    engine: Engine, ids: Ids, before: PromptState, on_progress: ProgressCallback
+) -> Floats:
+    """Return what :func:`score` does, where every item begins in the initial state.
+
+    What is before the first line end goes on from ``before``. Items of about the same length are
+    read side by side.
+    """
+    nats = np.empty(len(ids), np.float32)
+    ends = np.flatnonzero(ids == engine.line_end)
+    first = int(ends[0]) + 1 if len(ends) else len(ids)
+    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+        logits, stepper = before.logits[None], engine.stepper(before.state)
+        for place in range(first):
+            nats[place] = surprisal(logits, ids[place : place + 1])[0]
+            logits = stepper.step(ids[place : place + 1])
+        on_progress(first)
+        rows = Rows.of(ids[first:], int(ids[first - 1]) if first < len(ids) else 0)
+        width = max(engine.table.shape)
+        for items in batches_by_length(rows.lengths, ITEMS):
+            longest = int(rows.lengths[items].max())
+            stepper = engine.stepper(engine.initial_state(len(items)))
+            step = max(1, MOST_NUMBERS // (len(items) * width))
+            for start in range(0, longest, step):
+                inputs, targets = rows.window(items, len(items), start, start + step)
+                logits = stepper.predict(stepper.read(inputs))
+                inside = targets != IGNORED
+                places = first + rows.starts[items, None] + start + np.arange(targets.shape[1])
+                nats[places[inside]] = surprisal(logits, np.where(inside, targets, 0))[inside]
+                on_progress(int(inside.sum()))
+    check_finite(nats)
     return nats
 
 

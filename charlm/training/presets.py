@@ -139,7 +139,7 @@ def items_at_a_time(num_characters: int, lines: int, sizes: dict[str, Any]) -> i
     """Return how many items of a list hold as much as a batch of a text; fewer if it is short."""
     mean = max(2.0, num_characters / lines)
     usual = int(sizes["batch_size"])
-    wanted = usual * sizes["seq_length"] / mean
+    wanted = usual * int(sizes["seq_length"]) / mean
     return min(max(1, lines // 8), max(usual, 8 * round(wanted / 8)))
 
 
