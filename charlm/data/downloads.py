@@ -1,15 +1,15 @@
 """Sample texts to train on.
 
-``python_library`` gathers the standard library of the running interpreter, which is on every
-machine; ``shakespeare`` downloads the text that most character-level models are compared on.
+``english`` and ``chinese`` come with charlm. ``python`` gathers the standard library of the running
+interpreter, which is on every machine. ``shakespeare`` downloads the text that most character-level
+models are compared on.
 """
 
 import hashlib
-import http.client
 import os
 import sysconfig
-import tokenize
-import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.errors import CorpusError
@@ -21,8 +21,41 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
+@dataclass(frozen=True)
+class SampleText:
+    """A text that ``charlm corpus`` writes.
+
+    Attributes:
+        file_name: the file that it becomes, in ``corpora/``.
+        description: what it is, in a few words.
+        fetch: returns the text.
+    """
+
+    file_name: str
+    description: str
+    fetch: Callable[[], str]
+
+
+def shipped(file_name: str) -> str:
+    """Return a text that comes with charlm.
+
+    >>> shipped("english.txt")[:17]
+
+    Raises:
+        CorpusError: if this installation lacks it.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package, package.parent):  # as a wheel installs it, and in a checkout
+        path = folder / "corpora" / file_name
+        if path.is_file():
+            return path.read_bytes().decode("utf-8")
+    raise CorpusError(f"this installation of charlm lacks {file_name}: install charlm again")
+
+
 def python_library() -> str:
     """Return the sources of the standard library, tests left out, in the order of their paths."""
+    import tokenize
+
     root = Path(sysconfig.get_path("stdlib"))
     texts = []
     for folder, subfolders, names in os.walk(root):
@@ -44,6 +77,9 @@ def shakespeare() -> str:
     Raises:
         CorpusError: without a network, or if what comes is another text.
     """
+    import http.client
+    import urllib.request
+
     try:
         with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as answer:
             data: bytes = answer.read(2_000_000)
@@ -62,8 +98,17 @@ def shakespeare() -> str:
     return data.decode("utf-8")
 
 
-# By name: how to get the text, and the file that it becomes.
 SAMPLE_TEXTS = {
-    "python": (python_library, "python.txt"),
-    "shakespeare": (shakespeare, "tiny-shakespeare.txt"),
+    "english": SampleText(
+        "english.txt", "English stories, letters and poems", lambda: shipped("english.txt")
+    ),
+    "chinese": SampleText(
+        "chinese.txt", "Chinese stories, letters and poems", lambda: shipped("chinese.txt")
+    ),
+    "python": SampleText(
+        "python.txt", "the standard library of this Python, from this machine", python_library
+    ),
+    "shakespeare": SampleText(
+        "tiny-shakespeare.txt", "Tiny Shakespeare, downloaded (1.1 MB)", shakespeare
+    ),
 }
