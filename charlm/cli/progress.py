@@ -122,6 +122,8 @@ def print_fact(label: str, text: str) -> None:
 
 def print_start(run: "Run") -> None:
     """Tell what is about to be trained, on what, and where it goes."""
+    from charlm.data.text_files import listed
+
     trainer, dataset = run.trainer, run.trainer.dataset
     model, config = trainer.model.config, trainer.config
     vocab_size = dataset.tokenizer.vocab_size
@@ -130,7 +132,7 @@ def print_start(run: "Run") -> None:
         print_fact("chosen", notice)
     print_fact(
         "text",
-        f"{', '.join(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "
+        f"{listed(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "
         f"{held_out:,} held out for validation"
         + (f", the first {part:,} for evaluations before the last" if part != held_out else ""),
     )

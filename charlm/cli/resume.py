@@ -34,7 +34,7 @@ def add_parser(verbs: Subparsers) -> None:
         type=name,
         action="append",
         metavar="FILE",
-        help="where the text is now, if it was moved; once for each file",
+        help="where the text is now, if it was moved; once for each file or folder",
     )
     add_settings(parser, "computing", ComputeConfig)
 

@@ -35,7 +35,7 @@ def add_parser(verbs: Subparsers) -> None:
         "--out",
         type=name,
         metavar="RUN",
-        help="new run folder (default: checkpoints/<name of FILE>)",
+        help="new run folder (default: checkpoints/<name of the first FILE or folder>)",
     )
     parser.add_argument(
         "--init-from",
@@ -77,7 +77,9 @@ def silence_all_but_the_first() -> None:
 
 def reading_bar(files: list[str]) -> ProgressBar:
     """Return a bar for texts, which are read twice."""
-    sizes = [Path(file).stat().st_size for file in files if Path(file).is_file()]
+    from charlm.data.text_files import find_texts
+
+    sizes = [file.stat().st_size for file in find_texts(files)[0] if file.is_file()]
     return ProgressBar(2 * sum(sizes), "reading", "B")
 
 

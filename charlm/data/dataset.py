@@ -8,7 +8,7 @@ from charlm.config import TrainConfig
 from charlm.data import id_cache
 from charlm.data.batches import LaneStream, Stream
 from charlm.data.items import ItemStream, line_end, split_items
-from charlm.data.text_files import fingerprint, read_text, survey, text_reader
+from charlm.data.text_files import find_texts, fingerprint, listed, read_text, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer, Ids
 from charlm.errors import CorpusError
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
@@ -130,7 +130,7 @@ def reopen(
     Raises:
         CorpusError: if the text is missing, or is another one.
     """
-    names = tuple(map(str, files))
+    names = tuple(map(str, find_texts(files)[0] if moved else files))
     ids = None if moved else id_cache.load(folder, tokenizer, expected, characters)
     if ids is None:
         if not moved:
@@ -139,9 +139,10 @@ def reopen(
         found = survey(read())
         if found.fingerprint != expected:
             raise CorpusError(
-                f"the text of {', '.join(names)} is not the one of this run: its fingerprint is "
-                f"{found.fingerprint[:16]}, the run's is {expected[:16]}; name the right text with "
-                "--text, or begin a new run from these weights with charlm train --init-from"
+                f"the text of {listed(names)} is not the one of this run: it has changed, as its "
+                f"fingerprint is {found.fingerprint[:16]} and the run's is {expected[:16]}; name "
+                "the right text with --text, or begin a new run from these weights with charlm "
+                "train --init-from" + _joined_before(names)
             )
         large = found.characters >= id_cache.LARGE
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
@@ -184,6 +185,13 @@ def split_text(text: str, validation_fraction: float, *, items: bool) -> tuple[s
         return split_items(text, validation_fraction)
     cut = training_length(len(text), validation_fraction)
     return text[:cut], text[cut:]
+
+
+def _joined_before(names: tuple[str, ...]) -> str:
+    """Return what to do if the run is older than the line end between two files."""
+    if len(names) == 1:
+        return ""
+    return " (an early charlm joined files without a line end between them, as cat does)"
 
 
 def _check_regular(files: tuple[str, ...]) -> None:

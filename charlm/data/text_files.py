@@ -1,69 +1,183 @@
 r"""UTF-8 text files: read, joined, surveyed.
 
-Files are joined in the order given. A byte order mark is dropped, and line ends become ``\n``.
+Files are joined in the order given, with a line end between them. A byte order mark is dropped, and
+line ends become ``\n``.
 """
 
 import codecs
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data import file_types
 from charlm.data.items import is_list
 from charlm.data.tokenizer import count_characters
 from charlm.errors import CorpusError
-from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
+from charlm.files import (
+    PathLike,
+    ProgressCallback,
+    as_path,
+    is_regular_file,
+    no_progress,
+    shell_command,
+)
 
 CHUNK = 1 << 22  # bytes of a file in memory at a time
+
+TEXT_SUFFIXES = (".txt", ".md")  # of the files that a folder stands for
 
 TextReader = Callable[[], Iterator[str]]  # yields a text in pieces, from its start at every call
 
 
-def read_text(paths: Iterable[PathLike]) -> str:
-    r"""Return the UTF-8 texts of ``paths``, joined in the order given.
+def find_texts(paths: Iterable[PathLike]) -> tuple[list[Path], list[str]]:
+    r"""Return the text files that ``paths`` stand for, and lines that tell what was left out.
 
-    A byte order mark is dropped, and ``\r\n`` and ``\r`` become ``\n``.
+    In place of a folder stand its files that end in ``.txt`` or ``.md``, those of its subfolders
+    too, in the order of their names. What is hidden is left out. Of several files, empty ones are
+    left out.
+
+    >>> files, notices = find_texts(["notes/"])
+
+    Args:
+        paths: files and folders.
+
+    Raises:
+        CorpusError: for a folder that cannot be read, or has no such files.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        files += _texts_in(path) if _is_folder(path) else [path]
+    empty = [path for path in files if _is_empty(path)]
+    if len(empty) == len(files):
+        return files, []  # to read them is an error, which says so
+    notices = [f"empty and left out: {listed(empty)}"] if empty else []
+    return [path for path in files if path not in empty], notices
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long: to read it is an error, which says so
+        return False
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"cannot read folder {error.filename}: {error.strerror}") from None
+
+    found = []
+    for parent, subfolders, names in os.walk(folder, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths = [Path(parent) / name for name in names if not name.startswith(".")]
+        found += [p for p in paths if p.suffix.lower() in TEXT_SUFFIXES and is_regular_file(p)]
+    if not found:
+        raise CorpusError(
+            f"folder {folder} has no {' or '.join(TEXT_SUFFIXES)} files: name the text files in it"
+        )
+    return sorted(found)
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a regular file holds nothing but perhaps a byte order mark."""
+    try:
+        if not is_regular_file(path) or path.stat().st_size > len(codecs.BOM_UTF8):
+            return False
+        return path.read_bytes() in (b"", codecs.BOM_UTF8)
+    except OSError:
+        return False  # to read it is an error, which says so
+
+
+def listed(names: Sequence[PathLike], most: int = 5) -> str:
+    """Return names as a list in words, of many only the first ones.
+
+    >>> listed(["a.txt", "b.txt", "c.txt"], most=2)
+    'a.txt, b.txt and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def read_text(paths: Iterable[PathLike]) -> str:
+    r"""Return the UTF-8 texts of files and folders, joined in the order given.
+
+    A byte order mark is dropped, and ``\r\n`` and ``\r`` become ``\n``. See :func:`find_texts` for
+    folders, and :func:`iter_text` for how files are joined.
 
     Raises:
         CorpusError: for a file that is missing, empty, not a file, or not UTF-8 text.
     """
-    return "".join(iter_text(paths))
+    return "".join(iter_text(find_texts(paths)[0]))
 
 
 def iter_text(
     paths: Iterable[PathLike], on_progress: ProgressCallback = no_progress
 ) -> Iterator[str]:
-    """Yield what :func:`read_text` returns, a piece at a time.
+    """Yield the text of files, joined, a piece at a time.
+
+    A file that does not end in a line end gets one, unless it is the last one.
 
     Args:
         paths: the files.
         on_progress: progress callback, told the number of bytes read.
+
+    Raises:
+        CorpusError: see :func:`read_text`; one of several files may be empty.
     """
-    for path in map(Path, paths):
-        try:
-            with path.open("rb") as file:
-                chunks = iter(lambda file=file: file.read(CHUNK), b"")  # type: ignore[misc]
-                empty = True
-                for chunk, piece in decoded(chunks, str(path)):
-                    empty = empty and not piece
-                    yield piece
-                    on_progress(chunk)
-        except FileNotFoundError:
-            raise CorpusError(f"text file {path} does not exist") from None
-        except IsADirectoryError:
-            raise CorpusError(f"{path} is a folder: name the text files in it") from None
-        except OSError as error:
-            raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
-        except ValueError as error:
-            if isinstance(error, CorpusError):
-                raise
-            raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
-        if empty:
-            raise CorpusError(f"text file {path} is empty")
+    files = list(map(Path, paths))
+    last = "\n"  # the last character so far
+    characters = 0
+    for path in files:
+        begun = False
+        for piece in _iter_file(path, on_progress):
+            if piece and not begun and last != "\n":
+                yield "\n"
+            begun = begun or bool(piece)
+            last = piece[-1:] or last
+            characters += len(piece)
+            yield piece
+    if not characters:
+        what = f"text file {files[0]} is" if len(files) == 1 else f"{listed(files)} are all"
+        raise CorpusError(f"{what} empty")
+
+
+def _iter_file(path: Path, on_progress: ProgressCallback) -> Iterator[str]:
+    """Yield the text of one file, a piece at a time."""
+    try:
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(CHUNK), b"")
+            for chunk, piece in decoded(chunks, str(path)):
+                yield piece
+                on_progress(chunk)
+    except FileNotFoundError:
+        raise CorpusError(f"text file {path} does not exist{_how_to_get(path)}") from None
+    except IsADirectoryError:
+        raise CorpusError(f"{path} is a folder: name the text files in it") from None
+    except OSError as error:
+        raise CorpusError(f"cannot read text file {path}: {error.strerror}") from None
+    except ValueError as error:
+        if isinstance(error, CorpusError):
+            raise
+        raise CorpusError(f"{str(path)!r} cannot be the name of a file") from None
+
+
+def _how_to_get(path: Path) -> str:
+    """Return the command that writes a sample text, if a missing file has the name of one."""
+    from charlm.data.downloads import SAMPLE_TEXTS  # here: only an error needs it
+
+    for name, sample in SAMPLE_TEXTS.items():
+        words = ["charlm", "corpus", name]
+        if path == Path("corpora") / sample.file_name:
+            return f": {shell_command(words)} writes it"
+        if path == Path(sample.file_name):
+            return f": {shell_command([*words, '--out', str(path)])} writes it"
+    return ""
 
 
 def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -77,21 +191,17 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     start = 0  # of the chunk in the file
+    head = b""
     held = ""  # a \r at the end of a piece: the next one may begin with its \n
     for chunk in itertools.chain(chunks, [b""]):
+        head = head or chunk[: file_types.HEAD]
         pending = len(decoder.getstate()[0])  # bytes of a character that was cut in two
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            likely = "utf-16" if start == 0 and chunk.startswith(marks) else "latin1"
-            raise CorpusError(
-                f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset "
-                f"{start - pending + error.start}: convert it first, for example with iconv -f "
-                f"{likely} -t utf-8"
-            ) from None
+            _refuse_byte(error, start - pending + error.start, name, head, at_end=not chunk)
         if "\0" in text:
-            raise CorpusError(f"{name} holds NUL bytes: it is a binary file, or not UTF-8 text")
+            _refuse_nul(start + chunk.index(b"\0"), name, head)
         if start == 0:
             text = text.removeprefix("\ufeff")
         start += len(chunk)
@@ -101,6 +211,34 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         yield len(chunk), text
+
+
+def _refuse_byte(
+    error: UnicodeDecodeError, offset: int, name: str, head: bytes, *, at_end: bool
+) -> NoReturn:
+    """Refuse a text for a byte at ``offset``; ``at_end`` if a character is cut off there."""
+    byte = error.object[error.start]
+    what = f"{name} is not UTF-8 text: byte 0x{byte:02x} at offset {offset}"
+    advice = file_types.advice(head)
+    if not advice and at_end:
+        keep = shell_command(
+            ["head", "-c", str(offset), *([] if name == "stdin" else [as_path(name)])]
+        )
+        raise CorpusError(
+            f"{name} ends in the middle of a character, with byte 0x{byte:02x} at offset {offset}: "
+            f"it was cut there; {keep} > whole.txt keeps all but that character"
+        ) from None
+    # Bytes from 0x80 to 0x9f are quotes and dashes in Windows texts, and control codes in Latin-1.
+    encoding = "cp1252" if 0x80 <= byte <= 0x9F else "latin1"
+    raise CorpusError(f"{what}: {advice or file_types.convert(encoding)}") from None
+
+
+def _refuse_nul(offset: int, name: str, head: bytes) -> NoReturn:
+    """Refuse a text for a NUL byte."""
+    advice = file_types.advice(head) or (
+        "it is a binary file, or was damaged; tr -d '\\0' removes them from a text"
+    )
+    raise CorpusError(f"{name} holds NUL bytes, the first at offset {offset}: {advice}")
 
 
 def fingerprint(text: str) -> str:
@@ -123,7 +261,7 @@ def text_reader(
     files = [Path(path) for path in paths]
     if all(map(is_regular_file, files)):
         return lambda: iter_text(files, on_progress)
-    text = read_text(files)
+    text = "".join(iter_text(files))
     return lambda: iter([text])
 
 

@@ -50,6 +50,8 @@ class RunDir:
     def create(cls, text: Path, out: PathLike | None) -> "RunDir":
         """Make and lock the folder of a new run on ``text``, which must be new or empty.
 
+        ``text`` is the first text, or the folder that the texts are in.
+
         Without ``out`` it is ``checkpoints/<name of the text>``, with a number behind the name
         where such a folder is there already.
 
@@ -59,7 +61,8 @@ class RunDir:
         """
         if out is not None:
             return cls._claim(Path(out))
-        name = (text.stem.strip(".") and text.stem) or "text"  # of a file called ..txt
+        stem = text.resolve().name if text.is_dir() else text.stem
+        name = (stem.strip(".") and stem) or "text"  # of a file called ..txt
         for number in itertools.count(1):
             folder = Path("checkpoints") / (name if number == 1 else f"{name}-{number}")
             if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):

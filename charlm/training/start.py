@@ -13,7 +13,7 @@ from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
 from charlm.data import id_cache
 from charlm.data.dataset import Dataset
-from charlm.data.text_files import survey, text_reader
+from charlm.data.text_files import find_texts, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError
 from charlm.files import PathLike, ProgressCallback, check_name, no_progress
@@ -39,9 +39,10 @@ def start(
     """Start a new run.
 
     Args:
-        files: UTF-8 texts, joined in this order.
-        out: the run folder; ``checkpoints/<name of the first file>`` if absent, with a number
-            behind it where such a run is there already.
+        files: UTF-8 texts, joined in this order; in place of a folder stand the texts in it, see
+            ``text_files.find_texts``.
+        out: the run folder; ``checkpoints/<name of the first file or folder>`` if absent, with a
+            number behind it where such a run is there already.
         init_from: a run whose weights to start with; rows of the embedding and the head are matched
             by character.
         on_progress: progress callback, told the number of bytes read of the text, which is read
@@ -61,14 +62,16 @@ def start(
         raise CorpusError("no text file was given")
     for path in paths if out is None else (*paths, Path(out)):
         check_name(path)
+    texts, left_out = find_texts(paths)
     taken = {name: settings.pop(name) for name in ComputeConfig.names() if name in settings}
     machine = Machine.find(ComputeConfig.from_dict(taken))
     base = None if init_from is None else _base(init_from, settings)
     with contextlib.ExitStack() as undo:
         run_dir = _create(paths[0], out, machine.processes, undo)
         dataset, model_config, config, notices = _prepare(
-            paths, settings, base, run_dir.path, machine, on_progress
+            texts, settings, base, run_dir.path, machine, on_progress
         )
+        notices = left_out + notices
         model = CharLM(model_config, dataset.tokenizer.vocab_size, seed=config.seed)
         model.to(machine.device)
         if base is not None:
