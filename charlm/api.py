@@ -19,6 +19,7 @@ from charlm.checkpoint import Checkpoint
 from charlm.config import LinesConfig, ModelConfig, SampleConfig, SampleSettings, TrainSettings
 from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
+from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError
 from charlm.files import PathLike, ProgressCallback, no_progress
 from charlm.inference import decoding, prompt_state, scoring
@@ -40,19 +41,31 @@ class LanguageModel:
     Attributes:
         config: what the model computes.
         tokenizer: the characters that it knows.
+        unknown: what is done with other characters, and how many there were.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: CharTokenizer, weights: Tensors):
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: CharTokenizer,
+        weights: Tensors,
+        *,
+        unknown: str = "error",
+    ):
         self.config = config
         self.tokenizer = tokenizer
         end = line_end(tokenizer) if config.items else None
         self.engine = Engine(config, weights, line_end=end)
+        self.unknown = UnknownCharacters(
+            tokenizer.vocabulary, unknown, has_symbol=tokenizer.unknown
+        )
         self._weights = weights
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> "LanguageModel":
-        """Return the model of a checkpoint."""
-        return cls(checkpoint.model_config, checkpoint.tokenizer, checkpoint.weights)
+    def from_checkpoint(cls, checkpoint: Checkpoint, *, unknown: str = "error") -> "LanguageModel":
+        """Return the model of a checkpoint; see :func:`load` for ``unknown``."""
+        weights = checkpoint.weights
+        return cls(checkpoint.model_config, checkpoint.tokenizer, weights, unknown=unknown)
 
     def generate(
         self,
@@ -118,6 +131,11 @@ class LanguageModel:
             with_surprisal: whether the samples tell the surprisal of what is drawn.
         """
         config = seeded(config)
+        config = replace(
+            config,
+            stop=tuple(map(self.readable, config.stop)),
+            allow=tuple(map(self.readable, config.allow)),
+        )
         for name, texts in (("stop", config.stop), ("allow", config.allow)):
             for text in texts:
                 self.tokenizer.encode(text, source=name)  # what is not known is never drawn
@@ -156,6 +174,7 @@ class LanguageModel:
             raise ConfigError("the model knows no end of a line: its text was a single line")
         if "\n" in "".join(sampling.forbid):
             raise ConfigError("forbid holds the end of a line, without which no line ends")
+        config = replace(config, starts_with=self.readable(config.starts_with))
         self.tokenizer.encode(config.starts_with, source="starts_with")
         room = config.max_length - len(config.starts_with)
         sampling = replace(
@@ -192,8 +211,9 @@ class LanguageModel:
         """
         if state is not None:
             self._check(state)
-            if text == "":
-                return state
+        text = self.readable(text)
+        if state is not None and text == "":
+            return state
         ids = self.tokenizer.encode(self._line_start() if text == "" else text, source="the prompt")
         if self.config.items and state is None and text != "":  # an item begins behind a line end
             ids = np.concatenate([self.tokenizer.encode("\n"), ids])
@@ -211,6 +231,8 @@ class LanguageModel:
 
         >>> lm.score("The sea was calm.").mean()
 
+        The characters are those of ``text`` as the model reads it, see :meth:`readable`.
+
         Args:
             text: what to score.
             state: the state before it; None is the start of a line.
@@ -220,10 +242,21 @@ class LanguageModel:
         Raises:
             TokenError: for a character that the model does not know.
         """
-        ids = self.tokenizer.encode(text, source=source)
+        ids = self.tokenizer.encode(self.readable(text), source=source)
         before = self.read(state=state)
         nats = scoring.score(self.engine, ids, before, on_progress)
         return nats.astype(np.float64) / math.log(2)
+
+    def readable(self, text: str) -> str:
+        """Return ``text`` as the model reads it, without characters that it does not know.
+
+        That is ``text`` itself, unless the model was loaded with ``unknown`` ``"skip"`` or
+        ``"nearest"``.
+
+        >>> charlm.load("english", unknown="nearest").readable("“É”")
+        '"E"'
+        """
+        return self.unknown.replace(text)
 
     def save_state(self, state: PromptState, path: PathLike) -> None:
         """Write a state to a file of a few kilobytes.
@@ -273,19 +306,24 @@ class LanguageModel:
         return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
-def load(run: PathLike) -> LanguageModel:
+def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:
     """Return the best model of a run.
 
     >>> lm = charlm.load("checkpoints/english")
 
     Args:
         run: a run folder, its name under ``checkpoints/``, or a checkpoint file.
+        unknown: what to do with a character of a text that the model does not know: ``"error"``;
+            ``"skip"`` leaves it out; ``"nearest"`` reads the nearest one that the model knows, and
+            leaves out what has none. A model with an unknown symbol (``min_count``) reads that in
+            place of an error, and in place of what has none.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
+        ConfigError: for another ``unknown``.
     """
-    path = checkpoints.locate(run)
-    return LanguageModel.from_checkpoint(checkpoints.load(path, model_only=True))
+    found = checkpoints.load(checkpoints.locate(run), model_only=True)
+    return LanguageModel.from_checkpoint(found, unknown=unknown)
 
 
 def train(
@@ -301,8 +339,9 @@ def train(
     >>> lm = charlm.train("corpora/english.txt", minutes=1, on_progress=print)
 
     Args:
-        files: one UTF-8 text file, or several to be joined in this order.
-        out: the run folder; ``checkpoints/<name of the first file>`` if absent.
+        files: one UTF-8 text file, or several to be joined in this order; in place of a folder
+            stand the ``.txt`` and ``.md`` files in it.
+        out: the run folder; ``checkpoints/<name of the first file or folder>`` if absent.
         init_from: a run whose weights to start with.
         on_progress: called with the progress after every step, for example ``print``.
         settings: any field of ``ModelConfig``, its cell, ``TrainConfig`` and ``ComputeConfig``.

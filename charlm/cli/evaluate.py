@@ -10,9 +10,11 @@ from charlm.cli.parser import (
     add_json,
     add_run,
     add_setting,
+    add_unknown,
     given,
 )
 from charlm.cli.progress import ProgressBar
+from charlm.cli.terminal import say_unknown, text_files
 from charlm.config import ComputeConfig
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def add_parser(verbs: Subparsers) -> None:
         "run is left as it is",
     )
     add_json(parser)
+    add_unknown(parser)
     for item in ComputeConfig.settings():
         if item.name == "device":
             add_setting(parser, item)
@@ -51,6 +54,7 @@ def run(arguments: Namespace) -> int:
     from charlm import checkpoint as checkpoints
     from charlm.data.dataset import find_training_part, training_length
     from charlm.data.text_files import fingerprint, read_text
+    from charlm.data.unknown import UnknownCharacters
     from charlm.evaluation.baselines import MOST_TEXT, baselines
     from charlm.evaluation.dynamic import evaluate_dynamic
     from charlm.evaluation.loss import evaluate
@@ -58,12 +62,11 @@ def run(arguments: Namespace) -> int:
     from charlm.model.language_model import CharLM
 
     found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
-    text = read_text(arguments.files)
+    text = read_text(text_files(arguments.files))
     source, fraction = found.source, found.train_config.validation_fraction
-    ids = found.tokenizer.encode(text)
     if arguments.held_out:  # with the training's text itself before it, whatever it is called
         cut = training_length(len(text), fraction)
-        past, text, ids = text[:cut], text[cut:], ids[cut:]
+        past, text = text[:cut], text[cut:]
     elif fingerprint(text) == source.fingerprint:
         past = ""  # a text that was trained on itself has nothing before it
     else:
@@ -73,6 +76,13 @@ def run(arguments: Namespace) -> int:
             characters=source.characters,
             validation_fraction=fraction,
         )
+    unknown = UnknownCharacters(
+        found.tokenizer.vocabulary, arguments.unknown, has_symbol=found.tokenizer.unknown
+    )
+    text = unknown.replace(text)
+    say_unknown(unknown)
+    source_name = "the held-out part" if arguments.held_out else "the text"
+    ids = found.tokenizer.encode(text, source=source_name)
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     compute = ComputeConfig(**given(arguments, ["device"]))

@@ -13,13 +13,21 @@ from charlm.cli.parser import (
     add_json,
     add_run,
     add_settings,
+    add_unknown,
     flag_of,
     given,
     name,
     utf8,
 )
 from charlm.cli.progress import ProgressBar
-from charlm.cli.terminal import Stop, read_stdin, say, visible
+from charlm.cli.terminal import (
+    Stop,
+    read_stdin,
+    read_stdin_if_given,
+    say,
+    say_unknown,
+    visible,
+)
 from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError
 
@@ -43,9 +51,9 @@ def add_parser(verbs: Subparsers) -> None:
         "-p",
         "--prompt",
         type=utf8,
-        default="",
         metavar="TEXT",
-        help="text to continue (default: none)",
+        help="text to continue (default: what a pipe or a file on stdin holds, but for the line "
+        "end at its end; else none)",
     )
     prompt.add_argument(
         "--prompt-file",
@@ -53,6 +61,7 @@ def add_parser(verbs: Subparsers) -> None:
         metavar="FILE",
         help="file with the text to continue, - for stdin; the end of its last line counts too",
     )
+    add_unknown(parser)
     add_json(parser, "print one JSON object per sample")
     parser.add_argument(
         "--save-state",
@@ -88,12 +97,13 @@ def run(arguments: Namespace) -> int:
         if config.num_samples > 1:
             raise ConfigError("--save-state goes with one sample: leave --num-samples out")
         prompt_state.check_target(Path(arguments.save_state))
-    lm = api.load(arguments.run)
+    lm = api.load(arguments.run, unknown=arguments.unknown)
     state = lm.load_state(arguments.load_state) if arguments.load_state else None
-    prompt = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
+    prompt = lm.readable(_prompt(arguments))
     with ProgressBar(len(prompt), "reading") as bar:
         state = lm.read(prompt, state=state, on_progress=bar.update)
     samples = lm.samples("", config, state=state, with_surprisal=arguments.json)
+    say_unknown(lm.unknown)
     say(f"seed {config.seed}")
     unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
     with Stop() as stop:
@@ -119,10 +129,17 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _prompt_file(name: str) -> str:
+def _prompt(arguments: Namespace) -> str:
+    """Return the text to continue."""
     from charlm.data.text_files import read_text
 
-    return read_stdin() if name == "-" else read_text([name])
+    if arguments.prompt_file == "-":
+        return read_stdin()
+    if arguments.prompt_file:
+        return read_text([arguments.prompt_file])
+    if arguments.prompt is None and not arguments.load_state:
+        return read_stdin_if_given().removesuffix("\n")  # echo adds a line end
+    return arguments.prompt or ""
 
 
 def _until(stop: Stop, sample: "Sample") -> Iterable[str]:
@@ -168,8 +185,9 @@ def _write_lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig)
     others = ["prompt", "prompt_file", "save_state", "load_state"]
     _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
     known = set(read_text([arguments.novel]).split("\n")) if arguments.novel else set()
-    lm = api.load(arguments.run)
+    lm = api.load(arguments.run, unknown=arguments.unknown)
     drawn = lm.lines(lines, config, known=known, with_surprisal=arguments.json)
+    say_unknown(lm.unknown)
     say(f"seed {config.seed}")
     found = 0
     for line, sample in drawn:

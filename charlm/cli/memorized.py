@@ -9,10 +9,11 @@ from charlm.cli.parser import (
     add_json,
     add_run,
     add_settings,
+    add_unknown,
     given,
 )
 from charlm.cli.progress import ProgressBar
-from charlm.cli.terminal import printable, say
+from charlm.cli.terminal import printable, say, say_unknown, text_files
 from charlm.config import SampleConfig
 from charlm.errors import ConfigError
 
@@ -28,6 +29,7 @@ def add_parser(verbs: Subparsers) -> None:
     add_run(parser)
     add_files(parser, "TRAINING_FILE")
     add_json(parser)
+    add_unknown(parser)
     add_settings(parser, "sampling", SampleConfig)
 
 
@@ -38,10 +40,10 @@ def run(arguments: Namespace) -> int:
     from charlm.evaluation.memorization import memorized
     from charlm.inference.sampling import seeded
 
-    text = read_text(arguments.files)
+    text = read_text(text_files(arguments.files))
     if getattr(arguments, "length", None) == 0:
         raise ConfigError("length 0, without end, does not go with memorized")
-    lm = api.load(arguments.run)
+    lm = api.load(arguments.run, unknown=arguments.unknown)
     settings = {"num_samples": 65} | given(arguments, SampleConfig.names())
     config = seeded(SampleConfig(**settings))
     say(f"seed {config.seed}")
@@ -50,6 +52,7 @@ def run(arguments: Namespace) -> int:
         for sample in lm.samples("", config):
             texts.append("".join(sample))
             bar.update(len(texts[-1]))
+    say_unknown(lm.unknown)
     result = memorized(texts, text)
     characters = sum(map(len, texts))
     if arguments.json:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 from charlm import __version__
 from charlm.cells import CELLS
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
+from charlm.data import unknown
 from charlm.errors import ConfigError
 from charlm.files import is_regular_file
 from charlm.settings import BOUNDS, Settings, field_type
@@ -173,13 +174,24 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_files(parser: argparse.ArgumentParser, metavar: str = "FILE") -> None:
     """Add the positional arguments FILE..."""
-    help = "UTF-8 text files, joined in this order"
+    help = "UTF-8 text files, joined in this order; of a folder its .txt and .md files"
     parser.add_argument("files", type=name, nargs="+", metavar=metavar, help=help)
 
 
 def add_json(parser: argparse.ArgumentParser, help: str = "print one JSON object") -> None:
     """Add the flag ``--json``."""
     parser.add_argument("--json", action="store_true", help=help)
+
+
+def add_unknown(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--unknown``."""
+    parser.add_argument(
+        "--unknown",
+        choices=unknown.CHOICES,
+        default="error",
+        help="what to do with a character that the model does not know: end with an error, skip "
+        "it, or read the nearest one, such as E for É (default: error)",
+    )
 
 
 def add_settings(parser: argparse.ArgumentParser, title: str, config: type[Settings]) -> None:

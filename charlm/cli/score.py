@@ -10,9 +10,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from charlm.cli.parser import Subparsers, add_json, add_run, name
+from charlm.cli.parser import Subparsers, add_json, add_run, add_unknown, name
 from charlm.cli.progress import ProgressBar
-from charlm.cli.terminal import cut, printable, read_stdin, say, visible
+from charlm.cli.terminal import (
+    cut,
+    printable,
+    read_stdin,
+    say,
+    say_unknown,
+    text_files,
+    visible,
+)
 from charlm.errors import CorpusError
 
 # The least surprisal in bits, and how a terminal shows characters of as much (SGR codes).
@@ -51,11 +59,15 @@ def add_parser(verbs: Subparsers) -> None:
         help="show how surprising a text is to a model",
         description="Show the surprisal of each character, given all before it: in a terminal as "
         "the coloured text, and in figures. Needs no torch. Of several texts the least surprising "
-        "comes first.",
+        "comes first. With --unknown the figures are those of the text as it is read.",
     )
     add_run(parser)
     parser.add_argument(
-        "files", type=name, nargs="*", metavar="FILE", help="UTF-8 texts (default: stdin)"
+        "files",
+        type=name,
+        nargs="*",
+        metavar="FILE",
+        help="UTF-8 texts; of a folder its .txt and .md files (default: stdin)",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--lines", action="store_true", help="a figure for each line of the text")
@@ -65,6 +77,7 @@ def add_parser(verbs: Subparsers) -> None:
         help="take each line for a text of its own, the least surprising first",
     )
     add_json(parser, "print JSON: an object per text, or per line")
+    add_unknown(parser)
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -80,8 +93,9 @@ def run(arguments: Namespace) -> int:
 
     if not arguments.files and sys.stdin.isatty():
         raise CorpusError("no text to score: name a file, or pipe one to stdin")
-    texts = {name: read_text([name]) for name in arguments.files} or {"stdin": read_stdin()}
-    lm = api.load(arguments.run)
+    files = text_files(arguments.files)
+    texts = {str(file): read_text([file]) for file in files} or {"stdin": read_stdin()}
+    lm = api.load(arguments.run, unknown=arguments.unknown)
     start = lm.read()
 
     def scored(file: str, text: str, line: int | None = None) -> Scored:
@@ -92,13 +106,19 @@ def run(arguments: Namespace) -> int:
 
     if arguments.rank:
         found = [
-            scored(name, line.removesuffix("\n"), number)
+            scored(name, line, number)
             for name, text in texts.items()
-            for number, line in enumerate(_lines(text), start=1)
-            if line != "\n"
+            for number, whole in enumerate(_lines(text), start=1)
+            if (line := lm.readable(whole.removesuffix("\n")))
         ]
+        say_unknown(lm.unknown)
         _print_scores(_ranked(found), arguments.json, several=len(texts) > 1)
         return 0
+    texts = {name: lm.readable(text) for name, text in texts.items()}
+    say_unknown(lm.unknown)
+    for file, text in texts.items():
+        if not text:
+            raise CorpusError(f"nothing is left of {file}: the model knows none of its characters")
     found = _ranked([scored(name, text) for name, text in texts.items()])
     if arguments.lines:
         lines = [line for whole in found for line in _by_line(whole)]

@@ -3,14 +3,23 @@
 import contextlib
 import itertools
 import os
+import select
 import signal
+import stat
 import sys
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from charlm.errors import CorpusError
+
+if TYPE_CHECKING:
+    from charlm.data.unknown import UnknownCharacters
+
+
+STDIN_PATIENCE = 30  # seconds that a pipe may be silent before its text comes
 
 
 class Unfailing:
@@ -56,18 +65,72 @@ def complain(message: object) -> None:
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
 
 
+def text_files(names: list[str]) -> list[Path]:
+    """Return the text files that names of files and folders stand for; say what was left out."""
+    from charlm.data.text_files import find_texts
+
+    files, notices = find_texts(names)
+    for notice in notices:
+        say(printable(notice))
+    return files
+
+
+def say_unknown(unknown: "UnknownCharacters") -> None:
+    """Say how many unknown characters were replaced or left out, if any were."""
+    if unknown.changes:
+        say(unknown.summary())
+
+
 def read_stdin() -> str:
     """Return what stdin holds, as UTF-8 text.
 
     Raises:
         CorpusError: if that is nothing, or not UTF-8 text.
     """
-    from charlm.data.text_files import decoded
-
-    text = "".join(piece for _, piece in decoded([sys.stdin.buffer.read()], "stdin"))
+    text = _stdin_text()
     if not text:
         raise CorpusError("stdin is empty: there is no text in it")
     return text
+
+
+def _stdin_text() -> str:
+    from charlm.data.text_files import decoded
+
+    return "".join(piece for _, piece in decoded([sys.stdin.buffer.read()], "stdin"))
+
+
+def read_stdin_if_given() -> str:
+    """Return the text that a pipe or a file on stdin holds; "" if it is empty or something else.
+
+    A terminal is not read, nor is /dev/null. A pipe may be open without anyone who writes to it, as
+    a program leaves it to those that it starts. So it must not be silent for too long.
+
+    Raises:
+        CorpusError: if nothing comes for ``STDIN_PATIENCE`` seconds, or it is not UTF-8 text.
+    """
+    try:
+        descriptor = sys.stdin.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError):  # closed, or not a stream of the system
+        return ""
+    if stat.S_ISFIFO(mode) and not _something_comes(descriptor, 1):
+        say('reading the prompt from stdin; -p "" generates without one')
+        if not _something_comes(descriptor, STDIN_PATIENCE):
+            raise CorpusError(
+                f"nothing came from stdin in {STDIN_PATIENCE} seconds: give --prompt, which may be "
+                "empty, or wait for stdin with --prompt-file -"
+            )
+    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return ""
+    return _stdin_text()
+
+
+def _something_comes(descriptor: int, seconds: float) -> bool:
+    """Wait until there is something to read, or the end; return whether that came in time."""
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    except (OSError, ValueError):  # Windows waits for sockets only
+        return True
 
 
 def visible(text: str) -> str:

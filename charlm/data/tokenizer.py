@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.data.unknown import nearest
 from charlm.errors import ConfigError, TokenError
 
 UNKNOWN = "\ufffd"
@@ -129,10 +130,16 @@ class CharTokenizer:
 
     def _refuse(self, text: str, position: int, source: str) -> None:
         character = text[position]
+        near = nearest(character, frozenset(self.vocabulary))
         raise TokenError(
             f"character {character!r} (U+{ord(character):04X}) at position {position} of {source} "
-            f"is not in the vocabulary ({self.vocab_size} characters): leave it out, or train with "
-            "--min-count 2 to have an unknown symbol"
+            f"is not in the vocabulary ({self.vocab_size} characters): "
+            + (
+                f"--unknown nearest reads it as {near!r}"
+                if near
+                else "--unknown skip leaves it out, or train with --min-count 2 to have an unknown "
+                "symbol"
+            )
         )
 
     def decode(self, ids: Iterable[int]) -> str:
