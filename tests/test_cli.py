@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DATA, QUICK, QUICK_FLAGS, assert_same_run, one_line
+from conftest import DATA, QUICK, QUICK_FLAGS, ROOT, assert_same_run, one_line
 
 from charlm import __main__
 from charlm import checkpoint as checkpoints
 from charlm.cli import VERBS, progress
 from charlm.cli.parser import make_parser
+from charlm.data.downloads import SAMPLE_TEXTS
 from charlm.training import presets
 from charlm.training.run import Run
 from charlm.training.trainer import Progress, Trainer
@@ -74,6 +75,39 @@ def test_corpus_python(run):
     assert "characters" in err
 
 
+def test_corpus_writes_the_shipped_texts_and_lists_all(run):
+    status, out, _ = run("corpus")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(SAMPLE_TEXTS)
+    for name in ("english", "chinese"):
+        assert run("corpus", name)[0] == 0
+        expected = (ROOT / "corpora" / f"{name}.txt").read_bytes()
+        assert Path(f"corpora/{name}.txt").read_bytes() == expected
+        one_line(*run("corpus", name), expected=1)  # it is there already
+
+
+def test_a_folder_trains_and_resumes_like_its_files(run):
+    """Which are recorded, so that a file that comes later changes nothing."""
+    Path("notes.old/sub").mkdir(parents=True)
+    text = Path("text.txt").read_text()
+    Path("notes.old/b.txt").write_text(text)
+    Path("notes.old/sub/c.md").write_text(text)
+    Path("notes.old/a.txt").touch()
+    status, _, err = run("train", "notes.old", *QUICK_FLAGS)
+    assert status == 0
+    assert "empty and left out: notes.old/a.txt" in err
+    assert "notes.old/b.txt, notes.old/sub/c.md: " in err
+    (command,) = re.findall("^repeat: +charlm (.*)", err, re.MULTILINE)
+    Path("notes.old/0.txt").write_text("new")
+    assert run("resume", "checkpoints/notes.old", "--steps", 8)[0] == 0
+    assert run(*command.split(), "--out", "again")[0] == 0
+    assert run("resume", "again", "--steps", 8)[0] == 0
+    assert_same_run("checkpoints/notes.old", "again")
+    one_line(*run("resume", "again", "--steps", 9, "--text", "notes.old"), expected=1)
+    Path("notes.old/0.txt").unlink()
+    assert run("resume", "again", "--steps", 9, "--text", "notes.old")[0] == 0
+
+
 def write_bad_inputs():
     Path("run").mkdir()
     shutil.copy(LSTM, "run/latest.safetensors")
@@ -96,10 +130,13 @@ def write_bad_inputs():
 BAD = [
     (["train", "empty.txt"], "text file empty.txt is empty"),
     (["train", "none.txt"], "text file none.txt does not exist"),
-    (["train", "folder"], "folder is a folder: name the text files in it"),
+    (["train", "folder"], "folder folder has no .txt or .md files: name the text files"),
     (["train", "binary.txt"], "binary file"),
     (["train", "latin1.txt"], "byte 0xef at offset 2: convert it"),
     (["train", "text.txt", "latin1.txt"], "latin1.txt is not UTF-8"),
+    (["train", "english.txt"], "charlm corpus english --out english.txt writes it"),
+    (["train", "corpora/english.txt"], "does not exist: charlm corpus english writes it"),
+    (["corpus", "--out", "new.txt"], "--out goes with a text"),
     (["train", "utf16.txt"], "iconv -f utf-16 -t utf-8"),
     (["train", "one.txt", *AT_ONCE], "needs at least 2"),
     (["train", "short.txt", *AT_ONCE, "--batch-size", "40"], "lower --batch-size or --seq-length"),

@@ -1,8 +1,10 @@
 """The verbs that write and measure texts, as a person meets them."""
 
+import contextlib
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 from conftest import DATA, QUICK_FLAGS, ROOT, one_line
 
 import charlm
-from charlm.cli import score
+from charlm.cli import score, terminal
 from charlm.cli.generate import _until
 from charlm.cli.terminal import Stop, cut
 from charlm.data.text_files import read_text
@@ -49,6 +51,77 @@ def test_a_prompt_from_a_flag_a_file_and_stdin(run, stdin):
     }
     assert len(texts) == 1
     assert texts.pop().startswith("The sea,\n")
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Open a real pipe as stdin; return what writes to it and closes it."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stream, contextlib.ExitStack() as stack:
+        monkeypatch.setattr(sys, "stdin", stream)
+        file = stack.enter_context(os.fdopen(writing, "wb"))
+
+        def write(data):
+            file.write(data)
+            file.close()
+
+        yield write
+
+
+@pytest.mark.parametrize(
+    ("data", "prompt"),
+    [(b"The sea\n", "The sea"), (b"The sea", "The sea"), (b"a\n\n", "a\n"), (b"", ""), (b"\n", "")],
+)
+def test_a_prompt_comes_through_a_pipe_without_the_line_end_of_echo(run, pipe, data, prompt):
+    pipe(data)
+    flags = ["-l", 30, "--seed", 1]
+    assert run("generate", LSTM, *flags) == run("generate", LSTM, *flags, "-p", prompt)
+
+
+def test_a_prompt_comes_from_a_file_on_stdin(run, monkeypatch):
+    Path("prompt.txt").write_text("The sea\n")
+    with Path("prompt.txt").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert run("generate", LSTM, "-l", 3, "--seed", 1)[1].startswith("The sea")
+    with Path("/dev/null").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        expected = run("generate", LSTM, "-p", "", "-l", 30, "--seed", 1)
+        assert run("generate", LSTM, "-l", 30, "--seed", 1) == expected
+
+
+def test_a_pipe_that_stays_silent_is_not_waited_for_for_ever(run, pipe, monkeypatch):
+    monkeypatch.setattr(terminal, "STDIN_PATIENCE", 0.01)
+    monkeypatch.setattr(terminal, "STDIN_NOTICE", 0.01)
+    status, out, err = run("generate", LSTM, "-l", 3)
+    assert (status, out) == (1, "")
+    said, error = err.splitlines()
+    assert said.startswith("reading the prompt from stdin")
+    assert error.startswith("charlm: error: nothing came from stdin in 0.01 seconds: ")
+    for flags in (["-p", ""], ["-p", "a"], ["--lines", 1]):  # these do not ask for one
+        assert run("generate", LSTM, *flags, "--seed", 1)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["score", "score --rank", "evaluate", "generate -l 5 --seed 1 --prompt-file"],
+)
+def test_unknown_characters_are_read_as_the_nearest_and_counted(run, command):
+    Path("odd.txt").write_text("Éven 漢naïve\n")
+    Path("plain.txt").write_text("Even naive\n")
+    verb, *flags = command.split()
+    one_line(*run(verb, LSTM, *flags, "odd.txt"), expected=1)
+    status, out, err = run(verb, LSTM, *flags, "odd.txt", "--unknown", "nearest")
+    assert status == 0
+    said = "unknown characters: 2 read as others: É to E (1), ï to i (1); 1 left out: 漢 (1)"
+    assert err.count(said) == 1
+    assert out.replace("odd.txt", "plain.txt") == run(verb, LSTM, *flags, "plain.txt")[1]
+
+
+def test_a_text_of_unknown_characters_alone_has_no_score(run):
+    Path("odd.txt").write_text("漢")
+    status, out, err = run("score", LSTM, "odd.txt", "--unknown", "skip")
+    assert (status, out) == (1, "")
+    assert "nothing is left of odd.txt" in err
 
 
 def test_json_tells_text_seed_surprisal_and_why_it_stopped(run):

@@ -1,4 +1,5 @@
 import io
+import tomllib
 import urllib.error
 import urllib.request
 
@@ -34,6 +35,14 @@ def test_another_text_in_its_place_is_refused(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"First Folio"))
     with pytest.raises(CorpusError, match="has changed: its sha256 is"):
         downloads.shakespeare()
+
+
+def test_the_wheel_holds_the_shipped_texts():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shipped = [f"corpora/{downloads.SAMPLE_TEXTS[key].file_name}" for key in ("chinese", "english")]
+    assert wheel["sources"] == {"corpora": "charlm/corpora"}
+    assert sorted(wheel["only-include"]) == ["charlm", *shipped]
 
 
 @pytest.mark.parametrize(("name", "width"), [("english.txt", 40), ("chinese.txt", 12)])

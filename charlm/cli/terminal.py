@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from charlm.data.unknown import UnknownCharacters
 
 
-STDIN_PATIENCE = 30  # seconds that a pipe may be silent before its text comes
+# Seconds that a pipe on stdin may be silent until that is said, and until that is an error.
+STDIN_NOTICE, STDIN_PATIENCE = 1.0, 30.0
 
 
 class Unfailing:
@@ -113,12 +114,12 @@ def read_stdin_if_given() -> str:
         mode = os.fstat(descriptor).st_mode
     except (OSError, ValueError):  # closed, or not a stream of the system
         return ""
-    if stat.S_ISFIFO(mode) and not _something_comes(descriptor, 1):
+    if stat.S_ISFIFO(mode) and not _something_comes(descriptor, STDIN_NOTICE):
         say('reading the prompt from stdin; -p "" generates without one')
         if not _something_comes(descriptor, STDIN_PATIENCE):
             raise CorpusError(
-                f"nothing came from stdin in {STDIN_PATIENCE} seconds: give --prompt, which may be "
-                "empty, or wait for stdin with --prompt-file -"
+                f"nothing came from stdin in {STDIN_PATIENCE:g} seconds: give --prompt, which may "
+                "be empty, or wait for stdin with --prompt-file -"
             )
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return ""

@@ -103,7 +103,7 @@ SAMPLE_TEXTS = {
         "english.txt", "English stories, letters and poems", lambda: shipped("english.txt")
     ),
     "chinese": SampleText(
-        "chinese.txt", "Chinese stories, letters and poems", lambda: shipped("chinese.txt")
+        "chinese.txt", "Chinese stories, essays and poems", lambda: shipped("chinese.txt")
     ),
     "python": SampleText(
         "python.txt", "the standard library of this Python, from this machine", python_library
