@@ -105,9 +105,7 @@ SAMPLE_TEXTS = {
     "chinese": SampleText(
         "chinese.txt", "Chinese stories, essays and poems", lambda: shipped("chinese.txt")
     ),
-    "python": SampleText(
-        "python.txt", "the standard library of this Python, from this machine", python_library
-    ),
+    "python": SampleText("python.txt", "the standard library of this Python", python_library),
     "shakespeare": SampleText(
         "tiny-shakespeare.txt", "Tiny Shakespeare, downloaded (1.1 MB)", shakespeare
     ),
