@@ -16,31 +16,60 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from charlm.api import LanguageModel as LanguageModel
     from charlm.api import load as load
-    from charlm.api import train as train
+    from charlm.config import ComputeConfig as ComputeConfig
+    from charlm.config import ComputeSettings as ComputeSettings
     from charlm.config import LinesConfig as LinesConfig
+    from charlm.config import LinesSettings as LinesSettings
     from charlm.config import ModelConfig as ModelConfig
     from charlm.config import SampleConfig as SampleConfig
+    from charlm.config import SampleSettings as SampleSettings
     from charlm.config import TrainConfig as TrainConfig
+    from charlm.config import TrainSettings as TrainSettings
     from charlm.errors import CharlmError as CharlmError
     from charlm.errors import CheckpointError as CheckpointError
     from charlm.errors import ConfigError as ConfigError
     from charlm.errors import CorpusError as CorpusError
     from charlm.errors import DivergenceError as DivergenceError
+    from charlm.errors import PackageError as PackageError
     from charlm.errors import ProcessError as ProcessError
     from charlm.errors import TokenError as TokenError
+    from charlm.evaluation.result import Evaluation as Evaluation
+    from charlm.inference.decoding import Lines as Lines
+    from charlm.inference.decoding import Sample as Sample
+    from charlm.inference.prompt_state import PromptState as PromptState
+    from charlm.runs import evaluate as evaluate
+    from charlm.runs import resume as resume
+    from charlm.runs import train as train
+    from charlm.training.trainer import Progress as Progress
 
 _HOME = {
-    "charlm.api": ("LanguageModel", "load", "train"),
-    "charlm.config": ("LinesConfig", "ModelConfig", "SampleConfig", "TrainConfig"),
+    "charlm.api": ("LanguageModel", "load"),
+    "charlm.config": (
+        "ComputeConfig",
+        "ComputeSettings",
+        "LinesConfig",
+        "LinesSettings",
+        "ModelConfig",
+        "SampleConfig",
+        "SampleSettings",
+        "TrainConfig",
+        "TrainSettings",
+    ),
     "charlm.errors": (
         "CharlmError",
         "CheckpointError",
         "ConfigError",
         "CorpusError",
         "DivergenceError",
+        "PackageError",
         "ProcessError",
         "TokenError",
     ),
+    "charlm.evaluation.result": ("Evaluation",),
+    "charlm.inference.decoding": ("Lines", "Sample"),
+    "charlm.inference.prompt_state": ("PromptState",),
+    "charlm.runs": ("evaluate", "resume", "train"),
+    "charlm.training.trainer": ("Progress",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

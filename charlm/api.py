@@ -1,47 +1,62 @@
-"""charlm from Python: :func:`train` and :func:`load` return a :class:`LanguageModel`.
+"""charlm from Python: :func:`load` returns a :class:`LanguageModel` that generates and scores.
 
-Generating and scoring need no torch; only :func:`train` imports it.
+Neither needs torch; what does is in :mod:`charlm.runs`. The examples are run by the tests, with
+``lm = charlm.load("english")`` before each.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
-from charlm.config import LinesConfig, ModelConfig, SampleConfig, SampleSettings, TrainSettings
+from charlm.config import (
+    LinesConfig,
+    LinesSettings,
+    ModelConfig,
+    SampleConfig,
+    SampleSettings,
+    TrainConfig,
+)
 from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
 from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError
-from charlm.files import PathLike, ProgressCallback, no_progress
+from charlm.files import (
+    PathLike,
+    ProgressCallback,
+    check_callback,
+    check_path,
+    no_progress,
+)
 from charlm.inference import decoding, prompt_state, scoring
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import allowed_mask, seeded
+from charlm.settings import refuse_unknown
 from charlm.tensor_file import Tensors
-
-if TYPE_CHECKING:
-    from charlm.training.trainer import Progress
 
 
 class LanguageModel:
     """A trained model that generates, reads and scores text.
 
         >>> lm = charlm.load("english")
-        >>> lm.generate("The sea ", length=40, seed=1)
+        >>> lm
+        LanguageModel(lstm, ... units, ... parameters, ... symbols)
+        >>> text = lm.generate("The sea ", length=40, seed=1)
 
     Attributes:
         config: what the model computes.
         tokenizer: the characters that it knows.
         unknown: what is done with other characters, and how many there were.
+        checkpoint: its weights, and where they come from.
     """
 
     def __init__(
@@ -59,13 +74,24 @@ class LanguageModel:
         self.unknown = UnknownCharacters(
             tokenizer.vocabulary, unknown, has_symbol=tokenizer.unknown
         )
-        self._weights = weights
+        self.checkpoint = Checkpoint(
+            model_config=config, train_config=TrainConfig(), tokenizer=tokenizer, weights=weights
+        )
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, *, unknown: str = "error") -> "LanguageModel":
         """Return the model of a checkpoint; see :func:`load` for ``unknown``."""
         weights = checkpoint.weights
-        return cls(checkpoint.model_config, checkpoint.tokenizer, weights, unknown=unknown)
+        lm = cls(checkpoint.model_config, checkpoint.tokenizer, weights, unknown=unknown)
+        lm.checkpoint = checkpoint
+        return lm
+
+    def __repr__(self) -> str:
+        config, vocab_size = self.config, self.tokenizer.vocab_size
+        return (
+            f"LanguageModel({config.backbone}, {config.num_layers} x {config.hidden_size} units, "
+            f"{config.num_parameters(vocab_size):,} parameters, {vocab_size:,} symbols)"
+        )
 
     def generate(
         self,
@@ -76,7 +102,9 @@ class LanguageModel:
     ) -> str:
         """Return the text that follows ``prompt``; see :meth:`stream`.
 
-        >>> lm.generate("The sea ", length=300, temperature=0.7, seed=1)
+        >>> text = lm.generate("The sea ", length=300, temperature=0.7, seed=1)
+        >>> len(text)
+        300
         """
         if settings.get("length") == 0:
             raise ConfigError("length 0, without end, is for stream()")
@@ -91,8 +119,11 @@ class LanguageModel:
     ) -> Iterator[str]:
         """Yield the text that follows ``prompt`` in pieces, each as soon as it is drawn.
 
+        >>> pieces = []
         >>> for piece in lm.stream("Once ", length=80):
-        ...     print(piece, end="")
+        ...     pieces.append(piece)
+        >>> len("".join(pieces))
+        80
 
         Args:
             prompt: what the model reads first. An empty prompt stands for the start of a line.
@@ -104,33 +135,38 @@ class LanguageModel:
                 does not know.
             ConfigError: for a setting out of bounds.
         """
-        config = SampleConfig.from_dict(dict(settings))
-        if config.num_samples != 1:
+        if settings.get("num_samples", 1) != 1:
             raise ConfigError("num_samples above 1 is for samples(), which yields one text each")
-        return iter(next(self.samples(prompt, config, state=state)))
+        return iter(next(self.samples(prompt, state=state, **settings)))
 
     def samples(
         self,
-        prompt: str,
-        config: SampleConfig,
+        prompt: str = "",
         *,
         state: PromptState | None = None,
         with_surprisal: bool = False,
+        **settings: Unpack[SampleSettings],
     ) -> Iterator[decoding.Sample]:
-        """Return ``config.num_samples`` independent texts that follow ``prompt``.
+        """Return ``num_samples`` independent texts that follow ``prompt``; see :meth:`stream`.
 
         The prompt is read once, before this returns. Sample i depends on the seed and on i alone.
 
-        >>> config = charlm.SampleConfig(num_samples=3, length=80, seed=1)
-        >>> texts = ["".join(sample) for sample in lm.samples("The ", config)]
+        >>> samples = lm.samples("The ", num_samples=3, length=80, seed=1)
+        >>> [len("".join(sample)) for sample in samples]
+        [80, 80, 80]
 
         Args:
             prompt: see :meth:`stream`.
-            config: how they are drawn.
             state: see :meth:`stream`.
             with_surprisal: whether the samples tell the surprisal of what is drawn.
+            settings: see :meth:`stream`.
+
+        Raises:
+            CharlmError: see :meth:`stream`.
         """
-        config = seeded(config)
+        known = [*SampleConfig.names(), "prompt", "state", "with_surprisal"]
+        refuse_unknown(settings, known)
+        config = seeded(SampleConfig(**settings))
         config = replace(
             config,
             stop=tuple(map(self.readable, config.stop)),
@@ -152,24 +188,32 @@ class LanguageModel:
 
     def lines(
         self,
-        config: LinesConfig,
-        sampling: SampleConfig,
+        lines: int,
         *,
         known: Collection[str] = (),
         with_surprisal: bool = False,
+        **settings: Unpack[LinesSettings],
     ) -> decoding.Lines:
         """Return new lines as the model writes them, for a text of one item per line.
 
-        >>> config = charlm.LinesConfig(lines=5, unique=True)
-        >>> names = [line for line, _ in lm.lines(config, charlm.SampleConfig(seed=1))]
+        >>> names = [line for line, _ in lm.lines(5, unique=True, max_length=400, seed=1)]
+        >>> len(names)
+        5
 
         Args:
-            config: how many, and which are wanted.
-            sampling: how they are drawn; its ``length``, ``stop`` and ``num_samples`` follow from
-                ``config``.
+            lines: how many are wanted.
             known: lines that are not wanted, such as those of the training text.
             with_surprisal: whether the samples tell the surprisal of what is drawn.
+            settings: any other field of ``LinesConfig``, and of ``SampleConfig`` all but
+                ``length``, ``stop`` and ``num_samples``, which follow from the others.
+
+        Raises:
+            TokenError: for a character of ``starts_with`` that the model does not know.
+            ConfigError: for a setting out of bounds, or if the model writes no lines.
         """
+        config, sampling = _line_configs(lines, dict(settings))
+        if isinstance(known, str) or not isinstance(known, Collection):
+            raise ConfigError(f"known must be lines, such as a set of them (got {known!r:.100})")
         if "\n" not in self.tokenizer.vocabulary:
             raise ConfigError("the model knows no end of a line: its text was a single line")
         if "\n" in "".join(sampling.forbid):
@@ -184,7 +228,9 @@ class LanguageModel:
             num_samples=config.tries or 100 * max(1, config.lines),
             allow=sampling.allow and (*sampling.allow, "\n"),
         )
-        drawn = self.samples(f"\n{config.starts_with}", sampling, with_surprisal=with_surprisal)
+        drawn = self.samples(
+            f"\n{config.starts_with}", with_surprisal=with_surprisal, **sampling.to_dict()
+        )
         return decoding.Lines(drawn, config, known)
 
     def read(
@@ -197,7 +243,9 @@ class LanguageModel:
         """Return the state of the model after ``text``, from which any number of texts can go on.
 
         >>> state = lm.read("Once upon a time ")
-        >>> lm.generate(state=state)
+        >>> state
+        PromptState(... symbols, state (...), (...))
+        >>> text = lm.generate(state=state, length=100)
 
         Args:
             text: what to read. An empty text stands for the start of a line, if there is no state
@@ -209,6 +257,8 @@ class LanguageModel:
             TokenError: for a character that the model does not know.
             ConfigError: if ``state`` is of another model.
         """
+        _check_text(text, "the prompt")
+        check_callback(on_progress, "on_progress")
         if state is not None:
             self._check(state)
         text = self.readable(text)
@@ -229,7 +279,10 @@ class LanguageModel:
     ) -> NDArray[np.float64]:
         """Return the surprisal of each character of ``text`` (N,), in bits, given all before it.
 
-        >>> lm.score("The sea was calm.").mean()
+        >>> bits = lm.score("The sea was calm.")
+        >>> bits.shape
+        (17,)
+        >>> bits_per_char = bits.mean()
 
         The characters are those of ``text`` as the model reads it, see :meth:`readable`.
 
@@ -242,6 +295,7 @@ class LanguageModel:
         Raises:
             TokenError: for a character that the model does not know.
         """
+        check_callback(on_progress, "on_progress")
         ids = self.tokenizer.encode(self.readable(text), source=source)
         before = self.read(state=state)
         nats = scoring.score(self.engine, ids, before, on_progress)
@@ -258,6 +312,21 @@ class LanguageModel:
         """
         return self.unknown.replace(text)
 
+    def save(self, path: PathLike) -> None:
+        """Write the model to one file, which :func:`load` and all verbs but ``resume`` open.
+
+        >>> lm.save("english.safetensors")
+        >>> charlm.load("english.safetensors").generate(length=20, seed=1) == lm.generate(
+        ...     length=20, seed=1
+        ... )
+        True
+
+        Raises:
+            CheckpointError: if it cannot be written, or something else than a model file is there.
+        """
+        check_path(path, "the path of the model")
+        checkpoints.save_model(self.checkpoint, Path(path))
+
     def save_state(self, state: PromptState, path: PathLike) -> None:
         """Write a state to a file of a few kilobytes.
 
@@ -267,27 +336,36 @@ class LanguageModel:
             CheckpointError: if it cannot be written; the old file, if any, is untouched.
             ConfigError: if ``state`` is of another model.
         """
+        check_path(path, "the path of the state")
         self._check(state)
         prompt_state.save(state, Path(path), self.config, self.fingerprint())
 
     def load_state(self, path: PathLike) -> PromptState:
         """Return what :meth:`save_state` wrote.
 
+        >>> lm.save_state(lm.read("Once upon a time "), "story.state")
+        >>> text = lm.generate(state=lm.load_state("story.state"), length=100)
+
         Raises:
             CheckpointError: if the file is missing, damaged, or of another model.
         """
+        check_path(path, "the path of the state")
         vocab_size = self.tokenizer.vocab_size
         found = prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
         return replace(found, owner=self)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that makes this model what it computes."""
+        """Return the sha256 of all that makes this model what it computes.
+
+        >>> len(lm.fingerprint())
+        64
+        """
         config = self.config
         what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
         what += ["items"] if config.items else []
         what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
         digest = hashlib.sha256(json.dumps(what).encode())
-        for name, tensor in sorted(self._weights.items()):
+        for name, tensor in sorted(self.checkpoint.weights.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(tensor).reshape(-1).data)
         return digest.hexdigest()
@@ -306,13 +384,29 @@ class LanguageModel:
         return "\n" if "\n" in vocabulary else vocabulary[0]
 
 
+def _line_configs(lines: int, settings: dict[str, Any]) -> tuple[LinesConfig, SampleConfig]:
+    """Return which lines are wanted and how they are drawn."""
+    for name in ("length", "stop", "num_samples"):
+        if name in settings:
+            raise ConfigError(f"{name} does not go with lines(), where it follows from the rest")
+    own = LinesConfig.names()
+    refuse_unknown(settings, [*own, *SampleConfig.names(), "known", "with_surprisal"])
+    config = LinesConfig(lines=lines, **{n: v for n, v in settings.items() if n in own})
+    return config, SampleConfig(**{n: v for n, v in settings.items() if n not in own})
+
+
+def _check_text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise ConfigError(f"{what} must be a text, a str (got {text!r:.100})")
+
+
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:
     """Return the best model of a run.
 
     >>> lm = charlm.load("checkpoints/english")
 
     Args:
-        run: a run folder, its name under ``checkpoints/``, or a checkpoint file.
+        run: a run folder, its name under ``checkpoints/``, or a checkpoint or model file.
         unknown: what to do with a character of a text that the model does not know: ``"error"``;
             ``"skip"`` leaves it out; ``"nearest"`` reads the nearest one that the model knows, and
             leaves out what has none. A model with an unknown symbol (``min_count``) reads that in
@@ -322,38 +416,6 @@ def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:
         CheckpointError: if there is none, or it is damaged.
         ConfigError: for another ``unknown``.
     """
+    check_path(run, "the run")
     found = checkpoints.load(checkpoints.locate(run), model_only=True)
     return LanguageModel.from_checkpoint(found, unknown=unknown)
-
-
-def train(
-    files: PathLike | Iterable[PathLike],
-    *,
-    out: PathLike | None = None,
-    init_from: PathLike | None = None,
-    on_progress: "Callable[[Progress], object] | None" = None,
-    **settings: Unpack[TrainSettings],
-) -> LanguageModel:
-    """Train a model on text files and return it, the best one of the run.
-
-    >>> lm = charlm.train("corpora/english.txt", minutes=1, on_progress=print)
-
-    Args:
-        files: one UTF-8 text file, or several to be joined in this order; in place of a folder
-            stand the ``.txt`` and ``.md`` files in it.
-        out: the run folder; ``checkpoints/<name of the first file or folder>`` if absent.
-        init_from: a run whose weights to start with.
-        on_progress: called with the progress after every step, for example ``print``.
-        settings: any field of ``ModelConfig``, its cell, ``TrainConfig`` and ``ComputeConfig``.
-
-    Raises:
-        CharlmError: for anything that is wrong with the text or the settings.
-    """
-    from charlm.training.start import start
-
-    several = [files] if isinstance(files, str) or hasattr(files, "__fspath__") else files
-    run = start(several, out=out, init_from=init_from, **settings)  # type: ignore[arg-type]
-    for progress in run.progress():
-        if on_progress is not None:
-            on_progress(progress)
-    return load(run.folder)

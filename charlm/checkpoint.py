@@ -8,6 +8,8 @@ A checkpoint is a file of :mod:`charlm.tensor_file` with the tensors
 
 and with the settings, the vocabulary, where the text came from and how far the run is in its
 document. Random numbers are a function of the seed and the step, so no generator is stored.
+
+A model file is the same with the weights alone: enough for all but ``resume``.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,8 @@ from charlm.settings import Settings, setting
 from charlm.tensor_file import Document, Shapes, Tensors
 
 KIND = "checkpoint"
+MODEL = "model"  # the kind of a model file
+WEIGHTS = "model."  # what the names of all weights begin with
 
 
 class MissingCellError(CheckpointError):
@@ -167,7 +171,24 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         CheckpointError: if it cannot be written; the old file, if any, is untouched.
     """
-    document = {
+    tensor_file.save(path, KIND, _document(checkpoint), checkpoint.tensors())
+
+
+def save_model(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the weights of ``checkpoint`` to a model file, wholly or not at all.
+
+    Raises:
+        CheckpointError: if it cannot be written, or something else than a model file would be lost;
+            what is there, if anything, is then untouched.
+    """
+    path = tensor_file.check_target(path, MODEL)
+    weights = replace(checkpoint, optimizer={}, state={}).tensors()
+    tensor_file.save(path, MODEL, _document(checkpoint), weights)
+
+
+def _document(checkpoint: Checkpoint) -> Document:
+    """Return all of a checkpoint but its tensors."""
+    return {
         "model": checkpoint.model_config.to_dict(),
         "train": checkpoint.train_config.to_dict(),
         "vocabulary": checkpoint.tokenizer.vocabulary,
@@ -177,28 +198,34 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "counters": checkpoint.counters.to_dict(),
         "stages": [(s.to_dict(), s.train_config.to_dict()) for s in checkpoint.stages],
     }
-    tensor_file.save(path, KIND, document, checkpoint.tensors())
 
 
 def load(path: Path, *, model_only: bool = False) -> Checkpoint:
     """Read the checkpoint at ``path``.
 
     Args:
-        path: a file that :func:`save` wrote.
+        path: a file that :func:`save` wrote, or, with ``model_only``, :func:`save_model`.
         model_only: leave the optimizer and the state unread.
 
     Raises:
         CheckpointError: if the file is missing, damaged, foreign or from a newer format.
     """
+    kind = MODEL if tensor_file.kind_of(path) == MODEL else KIND
+    if kind == MODEL and not model_only:
+        raise CheckpointError(
+            f"{path} holds a model without its run, which cannot be resumed: begin a new run from "
+            "it with charlm train --init-from"
+        )
     found: list[Checkpoint] = []  # the checkpoint of the document, still without tensors
 
     def shapes_for(document: Document) -> Shapes:
         found.append(_from_document(document))
-        return _shapes(found[0])
+        held = "" if kind == KIND else WEIGHTS
+        return {n: shape for n, shape in _shapes(found[0]).items() if n.startswith(held)}
 
     try:
-        prefix = "model." if model_only else ""
-        _, tensors = tensor_file.load(path, KIND, shapes_for, prefix=prefix)
+        prefix = WEIGHTS if model_only else ""
+        _, tensors = tensor_file.load(path, kind, shapes_for, prefix=prefix)
     except MissingCellError:
         raise  # the other checkpoint of the run needs it too
     except CheckpointError as error:

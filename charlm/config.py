@@ -329,23 +329,49 @@ class LinesConfig(Settings):
 # The settings as keywords, for type checkers; a test holds them to the configs.
 
 
-class SampleSettings(TypedDict, total=False):
-    """The settings of :class:`SampleConfig` as keywords."""
+class _DrawSettings(TypedDict, total=False):
+    """What :class:`SampleSettings` and :class:`LinesSettings` share."""
 
-    length: int
     temperature: float
     top_k: int
     top_p: float
     min_p: float
     allow: tuple[str, ...]
     forbid: tuple[str, ...]
-    stop: tuple[str, ...]
-    num_samples: int
     seed: int | None
 
 
-class TrainSettings(TypedDict, total=False):
-    """The settings of the model, the cells and the training as keywords."""
+class SampleSettings(_DrawSettings, total=False):
+    """The settings of :class:`SampleConfig` as keywords."""
+
+    length: int
+    stop: tuple[str, ...]
+    num_samples: int
+
+
+class LinesSettings(_DrawSettings, total=False):
+    """The settings of :class:`LinesConfig` as keywords, with those of how characters are drawn.
+
+    ``lines`` itself is not among them: it is an argument.
+    """
+
+    min_length: int
+    max_length: int
+    starts_with: str
+    unique: bool
+    tries: int
+
+
+class ComputeSettings(TypedDict, total=False):
+    """The settings of :class:`ComputeConfig` as keywords."""
+
+    device: str
+    precision: str
+    threads: int | None
+
+
+class TrainSettings(ComputeSettings, total=False):
+    """The settings of the model, the cells, the training and the computing as keywords."""
 
     backbone: str
     nonlinearity: str
@@ -377,6 +403,3 @@ class TrainSettings(TypedDict, total=False):
     validation_fraction: float
     min_count: int
     seed: int
-    device: str
-    precision: str
-    threads: int | None

@@ -6,7 +6,8 @@
     ├── CorpusError       a text that cannot be read, or is too short for what was asked
     ├── CheckpointError   a checkpoint that is missing, damaged, foreign or too new
     ├── DivergenceError   a loss or gradient that is no longer a number
-    └── ProcessError      another process of the same training that has ended
+    ├── ProcessError      another process of the same training that has ended
+    └── PackageError      a package that is not installed
 
 Each class also inherits the fitting builtin, so ``except ValueError`` works too. A message is one
 line in lower case: what is wrong with which value, where, and what to do. The command line prints
@@ -40,3 +41,7 @@ class DivergenceError(CharlmError, ArithmeticError):
 
 class ProcessError(CharlmError, RuntimeError):
     """Another process of the same training has ended."""
+
+
+class PackageError(CharlmError, ImportError):
+    """A package that is needed is not installed."""

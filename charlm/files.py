@@ -30,6 +30,35 @@ def sha256(*parts: Any) -> str:
     return digest.hexdigest()
 
 
+def check_path(value: object, what: str) -> None:
+    """Raise ConfigError for an argument that cannot be a path; ``what`` names it."""
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{what} must be a path, a str or a Path (got {value!r:.100})")
+    if not os.fspath(value):
+        raise ConfigError(f"{what} must not be an empty text")
+
+
+def check_callback(value: object, what: str) -> None:
+    """Raise ConfigError for an argument that cannot be called; ``what`` names it."""
+    if not callable(value):
+        raise ConfigError(f"{what} must be a function (got {value!r:.100})")
+
+
+def as_files(files: PathLike | Iterable[PathLike]) -> list[PathLike]:
+    """Return one path or several as a list.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    several = [files] if isinstance(files, str | os.PathLike) else files
+    if isinstance(several, bytes) or not isinstance(several, Iterable):
+        raise ConfigError(f"files must be a path or several (got {files!r:.100})")
+    found = list(several)
+    for file in found:
+        check_path(file, "a file")
+    return found
+
+
 def check_name(path: Path) -> None:
     """Raise ConfigError for what cannot be the name of a file on any system."""
     try:

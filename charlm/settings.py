@@ -54,6 +54,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ConfigError for the first of ``names`` that is not known, with the nearest one."""
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The base of all configs: checks types and bounds, and reads itself from a mapping."""
@@ -88,9 +95,7 @@ class Settings:
         Raises:
             ConfigError: for an unknown key (naming the nearest one) or a value out of bounds.
         """
-        for name in values:
-            if name not in cls.names():
-                raise ConfigError(f"unknown setting {name!r}{nearest(name, cls.names())}")
+        refuse_unknown(values, cls.names())
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

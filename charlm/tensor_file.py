@@ -24,7 +24,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from charlm.errors import CharlmError, CheckpointError
-from charlm.files import is_regular_file, sha256, write_atomically
+from charlm.files import check_name, is_regular_file, sha256, write_atomically
 
 FORMAT = 1  # raise it with every change that older readers would misread
 DOCUMENT = "charlm"  # the key of the JSON document in the metadata
@@ -96,8 +96,31 @@ def load(
         raise CheckpointError(f"{kind} {path} is damaged: {error}") from None
 
 
+def check_target(path: Path, kind: str) -> Path:
+    """Return the file to write to for ``path``: of a link the file behind it.
+
+    Raises:
+        ConfigError: for what cannot be the name of a file.
+        CheckpointError: for a place where no file can be written, or where a file of another kind
+            would be lost.
+    """
+    check_name(path)
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise CheckpointError(f"cannot write {path}: it is a folder")
+    if path.exists() and not is_regular_file(path):  # a device, a pipe
+        raise CheckpointError(f"cannot write {path}: it is not a regular file")
+    if path.exists() and kind_of(path) != kind:
+        raise CheckpointError(f"{path} is there already, and not a {kind}: choose another name")
+    return path
+
+
 def kind_of(path: Path) -> str | None:
-    """Return the kind of a file that :func:`save` wrote, None for any other file."""
+    """Return the kind of a file that :func:`save` wrote, None for anything else."""
+    if not is_regular_file(path):
+        return None
     try:
         with path.open("rb") as file:
             return str(json.loads(_read_header(file)["__metadata__"][DOCUMENT])["kind"])

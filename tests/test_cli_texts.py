@@ -185,8 +185,8 @@ def test_lines_are_those_that_follow_the_end_of_a_line_and_their_beginning(run):
     flags = ["--lines", 40, "--max-length", 7, "--tries", 4000, "--seed", 3]
     lines = run("generate", LSTM, *flags, "--starts-with", "Th")[1].splitlines()
     lm = charlm.load(LSTM)
-    config = charlm.SampleConfig(length=6, stop="\n", num_samples=4000, seed=3)
-    drawn = [("".join(s), s.reason) for s in lm.samples("\nTh", config)]
+    samples = lm.samples("\nTh", length=6, stop="\n", num_samples=4000, seed=3)
+    drawn = [("".join(s), s.reason) for s in samples]
     wanted = ["Th" + text for text, reason in drawn if reason == "stop"]
     assert lines == wanted[: len(lines)]
     assert max(map(len, lines)) == 7
@@ -414,8 +414,7 @@ def test_a_signal_at_any_moment_loses_nothing_and_doubles_nothing(length):
     whole = lm.generate(length=20, seed=1)
     stops = [f"{character}{lm.tokenizer.vocabulary[-1] * 3}" for character in set(whole)]
     for moment in range(1, 25):
-        config = charlm.SampleConfig(length=length, seed=1, stop=stops)
-        (sample,) = lm.samples("", config)
+        (sample,) = lm.samples("", length=length, seed=1, stop=stops)
         stop, text = Stop(), ""
         for count, piece in enumerate(_until(stop, sample), start=1):
             text += piece

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from charlm.cells import CELLS, RNN
 from charlm.config import (
     ComputeConfig,
+    ComputeSettings,
     LinesConfig,
+    LinesSettings,
     ModelConfig,
     SampleConfig,
     SampleSettings,
@@ -79,7 +81,12 @@ def test_the_keywords_for_type_checkers_are_the_settings():
     def types(*configs):
         return {item.name: item.type for config in configs for item in config.settings()}
 
-    assert typing.get_type_hints(SampleSettings) == types(SampleConfig)
+    drawn = types(SampleConfig)
+    assert typing.get_type_hints(SampleSettings) == drawn
+    derived = ("lines", "length", "stop", "num_samples")  # of lines() an argument, or they follow
+    lines = {n: kind for n, kind in (drawn | types(LinesConfig)).items() if n not in derived}
+    assert typing.get_type_hints(LinesSettings) == lines
+    assert typing.get_type_hints(ComputeSettings) == types(ComputeConfig)
     expected = types(ModelConfig, *CELLS.values(), TrainConfig, ComputeConfig)
     assert typing.get_type_hints(TrainSettings) == expected
 

@@ -692,7 +692,7 @@ def test_a_state_of_another_model_of_the_same_size_is_refused(workplace):
             use("a", state=state)
     with pytest.raises(ConfigError, match="of another model"):
         other.save_state(state, "laundered")
-    (sample,) = lm.samples("a", charlm.SampleConfig(length=3, seed=1))
+    (sample,) = lm.samples("a", length=3, seed=1)
     assert len("".join(sample)) == 3
     with pytest.raises(ConfigError, match="of another model"):
         other.read(state=sample.prompt_state())

@@ -120,7 +120,7 @@ def test_a_fingerprint_is_of_what_a_model_computes():
     assert lm.fingerprint() == lm_of("lstm", dropout=0.1, weight_drop=0.1).fingerprint()
     other = lm_of("lstm")
     other.tokenizer = CharTokenizer(lm.tokenizer.vocabulary[::-1])
-    weights = {name: tensor.copy() for name, tensor in lm._weights.items()}
+    weights = {name: tensor.copy() for name, tensor in lm.checkpoint.weights.items()}
     weights["head.bias"][0] += 1
     changed = LanguageModel(lm.config, lm.tokenizer, weights)
     others = [lm_of("gru"), lm_of("lstm", residual=False), other, changed]

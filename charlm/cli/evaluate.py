@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charlm.cli.parser import (
@@ -18,7 +19,7 @@ from charlm.cli.terminal import say_unknown, text_files
 from charlm.config import ComputeConfig
 
 if TYPE_CHECKING:
-    from charlm.evaluation.loss import Evaluation
+    from charlm.evaluation.result import Evaluation
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -51,31 +52,20 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print how well a model predicts a text, and what is reached without one."""
+    from charlm.model import require_torch
+
+    require_torch()
     from charlm import checkpoint as checkpoints
-    from charlm.data.dataset import find_training_part, training_length
-    from charlm.data.text_files import fingerprint, read_text
     from charlm.data.unknown import UnknownCharacters
     from charlm.evaluation.baselines import MOST_TEXT, baselines
     from charlm.evaluation.dynamic import evaluate_dynamic
     from charlm.evaluation.loss import evaluate
+    from charlm.evaluation.texts import text_to_score
     from charlm.model.device import find_device
     from charlm.model.language_model import CharLM
 
     found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
-    text = read_text(text_files(arguments.files))
-    source, fraction = found.source, found.train_config.validation_fraction
-    if arguments.held_out:  # with the training's text itself before it, whatever it is called
-        cut = training_length(len(text), fraction)
-        past, text = text[:cut], text[cut:]
-    elif fingerprint(text) == source.fingerprint:
-        past = ""  # a text that was trained on itself has nothing before it
-    else:
-        past = find_training_part(
-            source.files,
-            source.fingerprint,
-            characters=source.characters,
-            validation_fraction=fraction,
-        )
+    past, text = text_to_score(found, text_files(arguments.files), held_out=arguments.held_out)
     unknown = UnknownCharacters(
         found.tokenizer.vocabulary, arguments.unknown, has_symbol=found.tokenizer.unknown
     )
@@ -92,10 +82,8 @@ def run(arguments: Namespace) -> int:
         with ProgressBar(result.characters, "learning") as bar:
             dynamic = evaluate_dynamic(model, ids, on_progress=bar.update)
     if arguments.json:
-        values = result.to_dict() | {"baselines": baselines(past, text)}
-        if dynamic is not None:
-            values["dynamic"] = dynamic.to_dict()
-        print(json.dumps(values))
+        result = replace(result, dynamic=dynamic, baselines=baselines(past, text))
+        print(json.dumps(result.to_dict()))
         return 0
     _print_evaluation(result, dynamic)
     start = "the training text and" if past else "only"

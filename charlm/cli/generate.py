@@ -102,7 +102,7 @@ def run(arguments: Namespace) -> int:
     prompt = lm.readable(_prompt(arguments))
     with ProgressBar(len(prompt), "reading") as bar:
         state = lm.read(prompt, state=state, on_progress=bar.update)
-    samples = lm.samples("", config, state=state, with_surprisal=arguments.json)
+    samples = lm.samples("", state=state, with_surprisal=arguments.json, **config.to_dict())
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
     unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
@@ -181,12 +181,15 @@ def _write_lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig)
     from charlm import api
     from charlm.data.text_files import read_text
 
-    clash = [n for n in ("length", "num_samples", "stop") if given(arguments, [n])]
+    derived = ("length", "num_samples", "stop")
+    clash = [n for n in derived if given(arguments, [n])]
     others = ["prompt", "prompt_file", "save_state", "load_state"]
     _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
     known = set(read_text([arguments.novel]).split("\n")) if arguments.novel else set()
     lm = api.load(arguments.run, unknown=arguments.unknown)
-    drawn = lm.lines(lines, config, known=known, with_surprisal=arguments.json)
+    settings = {n: value for n, value in config.to_dict().items() if n not in derived}
+    settings |= lines.to_dict()
+    drawn = lm.lines(known=known, with_surprisal=arguments.json, **settings)
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
     found = 0

@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
     say(f"seed {config.seed}")
     with ProgressBar(config.num_samples * config.length, "generating") as bar:
         texts = []
-        for sample in lm.samples("", config):
+        for sample in lm.samples("", **config.to_dict()):
             texts.append("".join(sample))
             bar.update(len(texts[-1]))
     say_unknown(lm.unknown)

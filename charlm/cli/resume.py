@@ -41,6 +41,9 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Continue a run to its end."""
+    from charlm.model import require_torch
+
+    require_torch()
     from charlm.training.resume import resume
 
     silence_all_but_the_first()

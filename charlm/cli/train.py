@@ -51,6 +51,9 @@ def add_parser(verbs: Subparsers) -> None:
 def run(arguments: Namespace) -> int:
     """Start a new run and train it to its end."""
     began = time.monotonic()  # importing torch is part of the minutes
+    from charlm.model import require_torch
+
+    require_torch()
     from charlm.training.start import start
 
     silence_all_but_the_first()

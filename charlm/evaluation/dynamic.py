@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from charlm.data.tokenizer import Ids
 from charlm.errors import CorpusError, DivergenceError
-from charlm.evaluation.loss import NOT_FINITE, Evaluation
+from charlm.evaluation.loss import NOT_FINITE
+from charlm.evaluation.result import Evaluation
 from charlm.files import ProgressCallback, no_progress
 from charlm.model.language_model import CharLM
 

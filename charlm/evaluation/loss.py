@@ -5,8 +5,6 @@ carried from the beginning of the text to its end, see :mod:`charlm.inference.ch
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from charlm.data.batches import IGNORED
 from charlm.data.items import Rows, batches_by_length
 from charlm.data.tokenizer import Ids
 from charlm.errors import CorpusError, DivergenceError
+from charlm.evaluation.result import Evaluation
 from charlm.inference.chunked import read_chunked
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Floats
@@ -25,46 +24,6 @@ from charlm.tensor_file import Floats
 ITEMS = 256  # of a list, scored side by side
 MOST_LOGITS = 1 << 25  # held at a time (B * T * V)
 NOT_FINITE = "the model's predictions are NaN or infinite: train it with a lower --learning-rate"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a text was predicted: ``nats_per_char`` over ``characters`` scored characters.
-
-    Of a list, ``items`` of them, each with its line end.
-    """
-
-    nats_per_char: float
-    characters: int
-    items: int | None = None
-
-    @property
-    def bits_per_char(self) -> float:
-        """The same in bits."""
-        return self.nats_per_char / math.log(2)
-
-    @property
-    def nats_per_item(self) -> float | None:
-        """The mean over the items of a list; None for a text."""
-        return self.nats_per_char * self.characters / self.items if self.items else None
-
-    @property
-    def perplexity(self) -> float:
-        """e to the nats: the number of equally likely characters that is as hard to guess."""
-        return math.exp(self.nats_per_char) if self.nats_per_char < 700 else math.inf
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all figures by name; a perplexity too large for a number is None."""
-        per_item = {} if self.items is None else {
-            "items": self.items, "nats_per_item": self.nats_per_item
-        }  # fmt: skip
-        return {
-            "nats_per_char": self.nats_per_char,
-            "bits_per_char": self.bits_per_char,
-            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
-            "characters": self.characters,
-            **per_item,
-        }
 
 
 @torch.no_grad()

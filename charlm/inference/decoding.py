@@ -176,6 +176,10 @@ class Sample:
         self._nats = 0.0
         self.reason: str | None = None
 
+    def __repr__(self) -> str:
+        ended = "not at its end" if self.reason is None else f"ended by {self.reason}"
+        return f"Sample({self.index}, seed {self.seed}, {self.count} characters, {ended})"
+
     def __iter__(self) -> Iterator[str]:
         length = self.block.config.length
         while self.reason is None:
@@ -255,6 +259,9 @@ class Lines:
         self.seen: set[str] = set()
         self.tried = 0
         self.left_out: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"Lines({self.tried} drawn, {self.left_out.total()} left out)"
 
     def __iter__(self) -> Iterator[tuple[str, Sample]]:
         found = 0

@@ -16,13 +16,12 @@ from charlm import tensor_file
 from charlm.cells.base import State
 from charlm.config import ModelConfig
 from charlm.errors import CheckpointError
-from charlm.files import check_name, is_regular_file
 from charlm.tensor_file import Document, Shapes
 
 KIND = "saved state"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PromptState:
     """The state of a model after a text.
 
@@ -35,6 +34,10 @@ class PromptState:
     logits: NDArray[Any]
     state: State
     owner: Any = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(array.shape) for array in self.state)
+        return f"PromptState({len(self.logits)} symbols, state {shapes})"
 
     def fits(self, config: ModelConfig, vocab_size: int) -> bool:
         """Return whether the sizes are those of a model."""
@@ -61,9 +64,7 @@ def save(prompt: PromptState, path: Path, config: ModelConfig, fingerprint: str)
         CheckpointError: if it cannot be written, or something else would be lost; what is there, if
             anything, is then untouched.
     """
-    check_name(path)
-    path = path.resolve()  # of a link the file behind it
-    check_target(path)
+    path = tensor_file.check_target(path, KIND)
     if not all(np.isfinite(array).all() for array in (*prompt.state, prompt.logits)):
         raise CheckpointError(f"cannot write {path}: the state holds NaN or infinite numbers")
     names = _shapes(config, len(prompt.logits))
@@ -77,14 +78,7 @@ def check_target(path: Path) -> None:
     Raises:
         CheckpointError: see above.
     """
-    if not path.parent.is_dir():
-        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise CheckpointError(f"cannot write {path}: it is a folder")
-    if path.exists() and not is_regular_file(path):  # a device, a pipe
-        raise CheckpointError(f"cannot write {path}: it is not a regular file")
-    if path.exists() and tensor_file.kind_of(path) != KIND:
-        raise CheckpointError(f"{path} is there already, and not a {KIND}: choose another name")
+    tensor_file.check_target(path, KIND)
 
 
 def load(path: Path, config: ModelConfig, vocab_size: int, fingerprint: str) -> PromptState:

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,17 @@ class Run:
         self.unsaved_best: Checkpoint | None = None
         self.saved_at = self.saving_seconds = 0.0  # when the last save was, and how long it took
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, step {self.trainer.counters.step})"
+
     @property
     def folder(self) -> Path:
         """The run folder."""
         return self.run_dir.path
 
-    def progress(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Progress]:
+    def progress(
+        self, stopping: Callable[[], bool] = lambda: False
+    ) -> Generator[Progress, None, None]:
         """Train to the end, yielding after every step.
 
         Saved is at evaluations, as often as ``SAVING_SHARE`` allows or as ``save_every`` says, when

@@ -102,11 +102,9 @@ def charlm_speed(run, samples, seconds):
     lm = charlm.load(run)
     length = 20
     while True:
-        config = charlm.SampleConfig(
-            seed=1, length=length, num_samples=samples, temperature=TEMPERATURE
-        )
         start = time.perf_counter()
-        characters = sum(len("".join(sample)) for sample in lm.samples("", config))
+        drawn = lm.samples(length=length, num_samples=samples, temperature=TEMPERATURE, seed=1)
+        characters = sum(len("".join(sample)) for sample in drawn)
         elapsed = time.perf_counter() - start
         assert characters == samples * length
         if elapsed > seconds:

@@ -1,0 +1,55 @@
+"""The result of an evaluation; it needs no torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a text was predicted.
+
+    Attributes:
+        nats_per_char: mean loss of a character.
+        characters: how many were scored.
+        items: of a list, how many items these are, each with its line end; None for a text.
+        dynamic: the same for a model that goes on learning from the text, if that was asked for.
+        baselines: bits per character of methods without a network by name, if they were computed.
+    """
+
+    nats_per_char: float
+    characters: int
+    items: int | None = None
+    dynamic: "Evaluation | None" = None
+    baselines: dict[str, float] | None = None
+
+    @property
+    def bits_per_char(self) -> float:
+        """The mean loss in bits."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def nats_per_item(self) -> float | None:
+        """The mean over the items of a list; None for a text."""
+        return self.nats_per_char * self.characters / self.items if self.items else None
+
+    @property
+    def perplexity(self) -> float:
+        """e to the nats: the number of equally likely characters that is as hard to guess."""
+        return math.exp(self.nats_per_char) if self.nats_per_char < 700 else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures by name; a perplexity too large for a number is None."""
+        values: dict[str, Any] = {
+            "nats_per_char": self.nats_per_char,
+            "bits_per_char": self.bits_per_char,
+            "perplexity": self.perplexity if math.isfinite(self.perplexity) else None,
+            "characters": self.characters,
+        }
+        if self.items is not None:
+            values |= {"items": self.items, "nats_per_item": self.nats_per_item}
+        if self.baselines is not None:
+            values["baselines"] = self.baselines
+        if self.dynamic is not None:
+            values["dynamic"] = self.dynamic.to_dict()
+        return values

@@ -1,0 +1,57 @@
+"""What an evaluation reads: the text to score, and what comes before it."""
+
+from collections.abc import Iterable
+
+from charlm.checkpoint import Checkpoint
+from charlm.data.dataset import find_training_part, split_text
+from charlm.data.text_files import fingerprint, read_text
+from charlm.errors import CorpusError
+from charlm.files import PathLike, is_regular_file
+
+
+def text_to_score(
+    checkpoint: Checkpoint, files: Iterable[PathLike] | None, *, held_out: bool = False
+) -> tuple[str, str]:
+    """Return the text before the one to score, and that text.
+
+    The baselines read the text before: the training text, if it is still there.
+
+    Args:
+        checkpoint: the model to evaluate.
+        files: the text; None is the text that the model was trained on, its held-out end.
+        held_out: only the end of the text, as long as what training held out; of a list those of
+            its items.
+
+    Raises:
+        CorpusError: if the text cannot be read; without ``files`` also if it has changed.
+    """
+    source, fraction = checkpoint.source, checkpoint.train_config.validation_fraction
+    items = bool(checkpoint.model_config.items)
+    text = _own_text(checkpoint) if files is None else read_text(files)
+    if files is None or held_out:  # with the training's text itself before it, whatever its name is
+        return split_text(text, fraction, items=items)
+    if fingerprint(text) == source.fingerprint:
+        return "", text  # a text that was trained on itself has nothing before it
+    past = find_training_part(
+        source.files,
+        source.fingerprint,
+        characters=source.characters,
+        validation_fraction=fraction,
+        items=items,
+    )
+    return past, text
+
+
+def _own_text(checkpoint: Checkpoint) -> str:
+    """Return the text that a model was trained on."""
+    source = checkpoint.source
+    if not source.files:
+        raise CorpusError("the model does not say what text it was trained on: name a text")
+    for file in source.files:
+        if not is_regular_file(file):  # a stranger may have named a pipe
+            raise CorpusError(f"the text {file} of the model is not there: name a text")
+    text = read_text(source.files)
+    if fingerprint(text) != source.fingerprint:
+        names = ", ".join(source.files)
+        raise CorpusError(f"{names} is not the text of the model any more: name a text")
+    return text
