@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from charlm.runs import evaluate as evaluate
     from charlm.runs import resume as resume
     from charlm.runs import train as train
-    from charlm.training.trainer import Progress as Progress
+    from charlm.training.progress import Progress as Progress
 
 _HOME = {
     "charlm.api": ("LanguageModel", "load"),
@@ -69,7 +69,7 @@ _HOME = {
     "charlm.inference.decoding": ("Lines", "Sample"),
     "charlm.inference.prompt_state": ("PromptState",),
     "charlm.runs": ("evaluate", "resume", "train"),
-    "charlm.training.trainer": ("Progress",),
+    "charlm.training.progress": ("Progress",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

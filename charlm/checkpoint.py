@@ -20,7 +20,7 @@ from charlm.cells import CELLS
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError
-from charlm.files import PathLike, sha256
+from charlm.files import PathLike, check_name, sha256
 from charlm.settings import Settings, setting
 from charlm.tensor_file import Document, Shapes, Tensors
 
@@ -181,7 +181,9 @@ def save_model(checkpoint: Checkpoint, path: Path) -> None:
         CheckpointError: if it cannot be written, or something else than a model file would be lost;
             what is there, if anything, is then untouched.
     """
-    path = tensor_file.check_target(path, MODEL)
+    check_name(path)
+    path = path.resolve()  # of a link the file behind it
+    tensor_file.check_target(path, MODEL)
     weights = replace(checkpoint, optimizer={}, state={}).tensors()
     tensor_file.save(path, MODEL, _document(checkpoint), weights)
 

@@ -25,8 +25,8 @@ from charlm.model import require_torch
 from charlm.settings import refuse_unknown
 
 if TYPE_CHECKING:
+    from charlm.training.progress import Progress
     from charlm.training.run import Run
-    from charlm.training.trainer import Progress
 
     TrainingCallback = Callable[[Progress], object]
 

@@ -96,16 +96,14 @@ def load(
         raise CheckpointError(f"{kind} {path} is damaged: {error}") from None
 
 
-def check_target(path: Path, kind: str) -> Path:
-    """Return the file to write to for ``path``: of a link the file behind it.
+def check_target(path: Path, kind: str) -> None:
+    """Refuse a place where no file can be written, or where one of another kind would be lost.
 
     Raises:
         ConfigError: for what cannot be the name of a file.
-        CheckpointError: for a place where no file can be written, or where a file of another kind
-            would be lost.
+        CheckpointError: see above.
     """
     check_name(path)
-    path = path.resolve()
     if not path.parent.is_dir():
         raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():
@@ -114,7 +112,6 @@ def check_target(path: Path, kind: str) -> Path:
         raise CheckpointError(f"cannot write {path}: it is not a regular file")
     if path.exists() and kind_of(path) != kind:
         raise CheckpointError(f"{path} is there already, and not a {kind}: choose another name")
-    return path
 
 
 def kind_of(path: Path) -> str | None:

@@ -22,8 +22,9 @@ from charlm.cli import VERBS, progress
 from charlm.cli.parser import make_parser
 from charlm.data.downloads import SAMPLE_TEXTS
 from charlm.training import presets
+from charlm.training.progress import Progress
 from charlm.training.run import Run
-from charlm.training.trainer import Progress, Trainer
+from charlm.training.trainer import Trainer
 
 LSTM = str(DATA / "golden-lstm.safetensors")
 CHARLM = [sys.executable, "-m", "charlm"]

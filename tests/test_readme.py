@@ -22,6 +22,7 @@ ELSEWHERE = {
     "python3 -m venv .venv && . .venv/bin/activate",
     "pip install -e '.[test]' && pytest",
     "pip install -e '.[dev]'",
+    "pip install numpy safetensors tqdm && pip install --no-deps .",
     "pytest",
     "ruff check .",
     "ruff format --check .",

@@ -17,8 +17,8 @@ from charlm.files import as_path, shell_command
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
+    from charlm.training.progress import Progress
     from charlm.training.run import Run
-    from charlm.training.trainer import Progress
 
 SAMPLE_SHARE = 0.0125  # of the time of a run that samples on the way may take
 SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
@@ -151,7 +151,7 @@ def print_start(run: "Run") -> None:
 
 def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
     """Tell how it went, with a sample and the command for more, which ends with ``cells``."""
-    from charlm.training.trainer import in_units
+    from charlm.training.progress import in_units
 
     counters = run.trainer.counters
     assert counters.whole_loss is not None

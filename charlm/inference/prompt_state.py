@@ -16,6 +16,7 @@ from charlm import tensor_file
 from charlm.cells.base import State
 from charlm.config import ModelConfig
 from charlm.errors import CheckpointError
+from charlm.files import check_name
 from charlm.tensor_file import Document, Shapes
 
 KIND = "saved state"
@@ -64,7 +65,9 @@ def save(prompt: PromptState, path: Path, config: ModelConfig, fingerprint: str)
         CheckpointError: if it cannot be written, or something else would be lost; what is there, if
             anything, is then untouched.
     """
-    path = tensor_file.check_target(path, KIND)
+    check_name(path)
+    path = path.resolve()  # of a link the file behind it
+    check_target(path)
     if not all(np.isfinite(array).all() for array in (*prompt.state, prompt.logits)):
         raise CheckpointError(f"cannot write {path}: the state holds NaN or infinite numbers")
     names = _shapes(config, len(prompt.logits))

@@ -21,9 +21,10 @@ from charlm.model.device import find_device
 from charlm.model.distributed import Processes, is_from_another_process, join
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
+from charlm.training.progress import Progress
 from charlm.training.run_dir import RunDir
 from charlm.training.threads import ThreadChoice, thread_counts
-from charlm.training.trainer import Progress, Trainer
+from charlm.training.trainer import Trainer
 
 SAVING_SHARE = 0.0125  # of the time that saving may take, unless the user says when to save
 

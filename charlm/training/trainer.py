@@ -9,7 +9,7 @@ import collections
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,62 +29,13 @@ from charlm.model.language_model import CharLM
 from charlm.model.layers import ALONE
 from charlm.tensor_file import Tensors
 from charlm.training.optim import learning_rate, make_optimizer
+from charlm.training.progress import Progress
 from charlm.training.schedule import TimePlan, evaluated_length
 from charlm.training.threads import ThreadChoice
 
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
 # 1e-3, and there is room for a norm of 512. Source: Micikevicius et al. (2018), arXiv:1710.03740.
 FLOAT16_SCALE = 128.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What is known after a step; losses are in nats per character.
-
-    Attributes:
-        step: updates done, of ``steps``, or of None as long as they follow from the time.
-        epoch: how often the training text has been read.
-        train_loss: mean over the steps since the last evaluation (dropout on).
-        validation_loss: None but after an evaluation; of the first of the held-out characters in
-            a short run, see ``schedule.evaluated_length``.
-        best_loss: the lowest validation loss so far, at ``best_step``.
-        is_best: whether that is this one.
-        grad_norm: the norm of the gradient before clipping.
-        learning_rate: of the step.
-        chars_per_second: training characters read, over all time spent so far in this session.
-        seconds: time spent, over all sessions; ``seconds_left`` is an estimate.
-        decay_reason: why the learning rate of a run in minutes begins to fall with this step,
-            ``"time"`` or ``"early stopping"``; None at all other steps.
-    """
-
-    step: int
-    steps: int | None
-    epoch: float
-    train_loss: float
-    validation_loss: float | None
-    best_loss: float | None
-    is_best: bool
-    grad_norm: float
-    learning_rate: float
-    chars_per_second: float
-    seconds: float
-    seconds_left: float
-    best_step: int
-    decay_reason: str | None
-
-    def __str__(self) -> str:
-        validation = (
-            "" if self.validation_loss is None else f", validation {in_units(self.validation_loss)}"
-        )
-        return (
-            f"step {self.step}{f'/{self.steps}' if self.steps else ''}, epoch {self.epoch:.2f}: "
-            f"train {in_units(self.train_loss)}{validation}"
-        )
-
-
-def in_units(nats: float) -> str:
-    """Return a loss for people: ``1.386 nats (2.000 bits)``."""
-    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits)"
 
 
 class Trainer:

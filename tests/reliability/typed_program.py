@@ -1,0 +1,63 @@
+"""A user's program in strict types: install.py checks it with mypy, and runs it.
+
+A line with "type: ignore" is one that mypy must refuse: it warns of one that it need not ignore.
+"""
+
+import sys
+from typing import assert_type
+
+import charlm
+
+
+def until_the_third(progress: charlm.Progress) -> bool:
+    """Stop a training after three steps."""
+    return progress.step < 3
+
+
+def trained(text: str) -> charlm.LanguageModel:
+    """Train, stop, resume, evaluate and save."""
+    small: charlm.TrainSettings = {"hidden_size": 8, "embedding_size": 5, "steps": 4}
+    lm = charlm.train(text, out="run", on_progress=until_the_third, **small)
+    lm = charlm.resume("run", threads=1, on_evaluation=print, verbose=False)
+    result = charlm.evaluate(lm, dynamic=True)
+    assert_type(result, charlm.Evaluation)
+    assert result.dynamic is not None
+    assert result.perplexity > 1
+    lm.save("model.safetensors")
+    return charlm.load("model.safetensors")
+
+
+def written(lm: charlm.LanguageModel) -> list[str]:
+    """Generate in all ways, and score."""
+    state: charlm.PromptState = lm.read("a")
+    settings: charlm.SampleSettings = {"length": 5, "num_samples": 2, "stop": ("\n",), "seed": 1}
+    samples: list[charlm.Sample] = list(lm.samples(state=state, **settings))
+    lines: charlm.Lines = lm.lines(0, unique=True, temperature=0.5)
+    assert lm.score("a\na").shape == (3,)
+    texts = ["".join(sample) for sample in samples] + [line for line, _ in lines]
+    return [*texts, lm.generate("a", length=5), "".join(lm.stream("a", length=5, seed=None))]
+
+
+def refused(lm: charlm.LanguageModel, text: str) -> list[charlm.CharlmError]:
+    """Return the errors of calls that are wrong."""
+    calls = (
+        lambda: lm.generate("a", temprature=0.5),  # type: ignore[call-arg]
+        lambda: lm.generate("a", length="5"),  # type: ignore[arg-type]
+        lambda: lm.generate(3),  # type: ignore[arg-type]
+        lambda: charlm.load(None),  # type: ignore[arg-type]
+        lambda: charlm.train(text, hiden_size=3),  # type: ignore[call-arg]
+        lambda: charlm.resume("run", step=3),  # type: ignore[call-arg]
+    )
+    errors = []
+    for call in calls:
+        try:
+            call()
+        except charlm.CharlmError as error:
+            errors.append(error)
+    assert len(errors) == len(calls)
+    return errors
+
+
+if __name__ == "__main__":
+    model = trained(sys.argv[1])
+    print(len(written(model)), "texts,", len(refused(model, sys.argv[1])), "refusals")
