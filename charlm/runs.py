@@ -197,7 +197,7 @@ def _train_to_end(
     """Train until the end, or until ``on_progress`` returns False; return the best model."""
 
     def show(text: object) -> None:
-        if verbose:
+        if verbose and run.trainer.processes.first:
             print(text, file=sys.stderr)
 
     show("\n".join([*run.notices, f"run {run.folder}"]))

@@ -126,6 +126,17 @@ def test_a_wrong_argument_is_named(workplace, call, message):
     assert [path.name for path in workplace.iterdir()] == ["text.txt"]
 
 
+def test_without_torch_one_line_says_how_to_get_it(run, monkeypatch):
+    monkeypatch.setattr("charlm.model.find_spec", lambda name: None)
+    for call in (charlm.train, charlm.resume, charlm.evaluate):
+        with pytest.raises(charlm.PackageError, match="pip install torch"):
+            call("text.txt")
+    for words in (["train", "text.txt"], ["resume", LSTM], ["evaluate", LSTM, "text.txt"]):
+        one_line(*run(*words), 1)
+    assert not Path("checkpoints").exists()
+    assert run("generate", LSTM, "-l", 5)[0] == 0
+
+
 def test_lines_are_those_of_the_settings():
     lm = charlm.load(LSTM)
     drawn = lm.lines(5, max_length=300, unique=True, seed=1, known={"\n"})

@@ -48,6 +48,11 @@ def test_no_bytes_taken_for_a_text_do_harm():
     assert min(counts["refused"], counts["trained on"]) >= 5
 
 
+def test_the_wheel_works_elsewhere_with_and_without_torch():
+    found = last_line("install.py", "--quick")
+    assert len(found["without_torch"]) == 1
+
+
 def snapshot(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 

@@ -16,7 +16,7 @@ def until_the_third(progress: charlm.Progress) -> bool:
 
 def trained(text: str) -> charlm.LanguageModel:
     """Train, stop, resume, evaluate and save."""
-    small: charlm.TrainSettings = {"hidden_size": 8, "embedding_size": 5, "steps": 4}
+    small: charlm.TrainSettings = {"hidden_size": 8, "steps": 4, "precision": "float32"}
     lm = charlm.train(text, out="run", on_progress=until_the_third, **small)
     lm = charlm.resume("run", threads=1, on_evaluation=print, verbose=False)
     result = charlm.evaluate(lm, dynamic=True)
