@@ -153,8 +153,8 @@ def test_what_a_user_prints_is_short():
     assert begun == "Sample(0, seed 4, 0 characters, not at its end)"
     assert repr(sample) == f"Sample(0, seed 4, {len(text)} characters, ended by length)"
     assert repr(lm.lines(0)) == "Lines(0 drawn, 0 left out)"
-    for thing in (lm, lm.read("The ")):
-        assert re.fullmatch(r"(LanguageModel|PromptState)\(.*symbols.*\)", repr(thing))
+    for thing in (lm, lm.tokenizer, lm.read("The ")):
+        assert re.fullmatch(rf"{type(thing).__name__}\(.*symbols.*\)", repr(thing))
         assert len(repr(thing)) < 80
 
 
@@ -235,6 +235,7 @@ def test_a_model_file_opens_everywhere_but_for_resume(run):
     assert Path("alone").stat().st_size < Path("checkpoints/text/best.safetensors").stat().st_size
     assert run("generate", "alone", "-l", 5, "--seed", 1)[0] == 0
     assert run("score", "alone", "text.txt")[0] == 0
+    assert run("info", "alone")[0] == 0
     assert run("evaluate", "alone", "text.txt")[0] == 0
     assert run("train", "text.txt", "--init-from", "alone", "--steps", 2, "--out", "next")[0] == 0
     one_line(*run("resume", "alone"), 1)

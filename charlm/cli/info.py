@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
     from charlm import checkpoint as checkpoints
 
     path = checkpoints.locate(arguments.run, "latest")
-    found = checkpoints.load(path)
+    found = checkpoints.load(path, model_only=True)
     model, source = found.model_config, found.source
     vocab_size = found.tokenizer.vocab_size
     facts: dict[str, Any] = {

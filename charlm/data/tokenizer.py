@@ -146,6 +146,9 @@ class CharTokenizer:
         """Return the text of ``ids``."""
         return "".join(map(self.vocabulary.__getitem__, ids))
 
+    def __repr__(self) -> str:
+        return f"CharTokenizer({self.vocab_size:,} symbols)"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CharTokenizer):
             return NotImplemented
