@@ -257,7 +257,6 @@ class LanguageModel:
             TokenError: for a character that the model does not know.
             ConfigError: if ``state`` is of another model.
         """
-        _check_text(text, "the prompt")
         check_callback(on_progress, "on_progress")
         if state is not None:
             self._check(state)
@@ -393,11 +392,6 @@ def _line_configs(lines: int, settings: dict[str, Any]) -> tuple[LinesConfig, Sa
     refuse_unknown(settings, [*own, *SampleConfig.names(), "known", "with_surprisal"])
     config = LinesConfig(lines=lines, **{n: v for n, v in settings.items() if n in own})
     return config, SampleConfig(**{n: v for n, v in settings.items() if n not in own})
-
-
-def _check_text(text: object, what: str) -> None:
-    if not isinstance(text, str):
-        raise ConfigError(f"{what} must be a text, a str (got {text!r:.100})")
 
 
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:

@@ -31,7 +31,7 @@ def test_a_long_text_scores_as_evaluate_has_it(name):
     seen = []
     bits = lm.score(text[1:], state=lm.read(text[0]), on_progress=seen.append)
     model = CharLM(lm.config, lm.tokenizer.vocab_size)
-    model.load_weights(lm._weights)
+    model.load_weights(lm.checkpoint.weights)
     expected = evaluate(model, lm.tokenizer.encode(text)).bits_per_char
     assert bits.shape == (8999,)
     assert bits.mean() == pytest.approx(expected, abs=1e-5)
