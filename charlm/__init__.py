@@ -17,14 +17,10 @@ if TYPE_CHECKING:
     from charlm.api import LanguageModel as LanguageModel
     from charlm.api import load as load
     from charlm.config import ComputeConfig as ComputeConfig
-    from charlm.config import ComputeSettings as ComputeSettings
     from charlm.config import LinesConfig as LinesConfig
-    from charlm.config import LinesSettings as LinesSettings
     from charlm.config import ModelConfig as ModelConfig
     from charlm.config import SampleConfig as SampleConfig
-    from charlm.config import SampleSettings as SampleSettings
     from charlm.config import TrainConfig as TrainConfig
-    from charlm.config import TrainSettings as TrainSettings
     from charlm.errors import CharlmError as CharlmError
     from charlm.errors import CheckpointError as CheckpointError
     from charlm.errors import ConfigError as ConfigError
@@ -37,6 +33,10 @@ if TYPE_CHECKING:
     from charlm.inference.decoding import Lines as Lines
     from charlm.inference.decoding import Sample as Sample
     from charlm.inference.prompt_state import PromptState as PromptState
+    from charlm.keywords import ComputeSettings as ComputeSettings
+    from charlm.keywords import LinesSettings as LinesSettings
+    from charlm.keywords import SampleSettings as SampleSettings
+    from charlm.keywords import TrainSettings as TrainSettings
     from charlm.runs import evaluate as evaluate
     from charlm.runs import resume as resume
     from charlm.runs import train as train
@@ -46,14 +46,10 @@ _HOME = {
     "charlm.api": ("LanguageModel", "load"),
     "charlm.config": (
         "ComputeConfig",
-        "ComputeSettings",
         "LinesConfig",
-        "LinesSettings",
         "ModelConfig",
         "SampleConfig",
-        "SampleSettings",
         "TrainConfig",
-        "TrainSettings",
     ),
     "charlm.errors": (
         "CharlmError",
@@ -68,6 +64,7 @@ _HOME = {
     "charlm.evaluation.result": ("Evaluation",),
     "charlm.inference.decoding": ("Lines", "Sample"),
     "charlm.inference.prompt_state": ("PromptState",),
+    "charlm.keywords": ("ComputeSettings", "LinesSettings", "SampleSettings", "TrainSettings"),
     "charlm.runs": ("evaluate", "resume", "train"),
     "charlm.training.progress": ("Progress",),
 }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +18,20 @@ from numpy.typing import NDArray
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import (
-    LinesConfig,
-    LinesSettings,
     ModelConfig,
     SampleConfig,
-    SampleSettings,
     TrainConfig,
 )
 from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
 from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError
-from charlm.files import (
-    PathLike,
-    ProgressCallback,
-    check_callback,
-    check_path,
-    no_progress,
-)
+from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import decoding, prompt_state, scoring
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import allowed_mask, seeded
+from charlm.keywords import LinesSettings, SampleSettings, line_configs
 from charlm.settings import refuse_unknown
 from charlm.tensor_file import Tensors
 
@@ -211,7 +203,7 @@ class LanguageModel:
             TokenError: for a character of ``starts_with`` that the model does not know.
             ConfigError: for a setting out of bounds, or if the model writes no lines.
         """
-        config, sampling = _line_configs(lines, dict(settings))
+        config, sampling = line_configs(lines, dict(settings))
         if isinstance(known, str) or not isinstance(known, Collection):
             raise ConfigError(f"known must be lines, such as a set of them (got {known!r:.100})")
         if "\n" not in self.tokenizer.vocabulary:
@@ -381,17 +373,6 @@ class LanguageModel:
     def _line_start(self) -> str:
         vocabulary = self.tokenizer.vocabulary
         return "\n" if "\n" in vocabulary else vocabulary[0]
-
-
-def _line_configs(lines: int, settings: dict[str, Any]) -> tuple[LinesConfig, SampleConfig]:
-    """Return which lines are wanted and how they are drawn."""
-    for name in ("length", "stop", "num_samples"):
-        if name in settings:
-            raise ConfigError(f"{name} does not go with lines(), where it follows from the rest")
-    own = LinesConfig.names()
-    refuse_unknown(settings, [*own, *SampleConfig.names(), "known", "with_surprisal"])
-    config = LinesConfig(lines=lines, **{n: v for n, v in settings.items() if n in own})
-    return config, SampleConfig(**{n: v for n, v in settings.items() if n not in own})
 
 
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:

@@ -7,7 +7,7 @@ differ from session to session. ``vocab_size`` is not a setting, as it follows f
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 from charlm.cells import CELLS, Cell, Parameter
 from charlm.errors import ConfigError
@@ -324,82 +324,3 @@ class LinesConfig(Settings):
             raise ConfigError(f"starts_with is longer than max_length ({self.max_length})")
         if "\n" in self.starts_with:
             raise ConfigError("starts_with must be one line")
-
-
-# The settings as keywords, for type checkers; a test holds them to the configs.
-
-
-class _DrawSettings(TypedDict, total=False):
-    """What :class:`SampleSettings` and :class:`LinesSettings` share."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    allow: tuple[str, ...]
-    forbid: tuple[str, ...]
-    seed: int | None
-
-
-class SampleSettings(_DrawSettings, total=False):
-    """The settings of :class:`SampleConfig` as keywords."""
-
-    length: int
-    stop: tuple[str, ...]
-    num_samples: int
-
-
-class LinesSettings(_DrawSettings, total=False):
-    """The settings of :class:`LinesConfig` as keywords, with those of how characters are drawn.
-
-    ``lines`` itself is not among them: it is an argument.
-    """
-
-    min_length: int
-    max_length: int
-    starts_with: str
-    unique: bool
-    tries: int
-
-
-class ComputeSettings(TypedDict, total=False):
-    """The settings of :class:`ComputeConfig` as keywords."""
-
-    device: str
-    precision: str
-    threads: int | None
-
-
-class TrainSettings(ComputeSettings, total=False):
-    """The settings of the model, the cells, the training and the computing as keywords."""
-
-    backbone: str
-    nonlinearity: str
-    embedding_size: int
-    hidden_size: int
-    num_layers: int
-    dropout: float
-    weight_drop: float
-    residual: bool
-    tie_weights: bool
-    items: bool | None
-    steps: int | None
-    epochs: int | None
-    minutes: float
-    batch_size: int
-    seq_length: int
-    optimizer: str
-    learning_rate: float
-    warmup_steps: int | None
-    decay_steps: int | None
-    decay_plan: str
-    beta1: float
-    beta2: float
-    momentum: float
-    weight_decay: float
-    grad_clip: float
-    eval_every: int
-    save_every: int
-    validation_fraction: float
-    min_count: int
-    seed: int

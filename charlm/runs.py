@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Unpack
 from charlm.api import LanguageModel, load
 from charlm.config import (
     ComputeConfig,
-    ComputeSettings,
     ModelConfig,
     TrainConfig,
-    TrainSettings,
     option_names,
 )
 from charlm.evaluation.result import Evaluation
 from charlm.files import PathLike, as_files, check_callback, check_path
+from charlm.keywords import ComputeSettings, TrainSettings
 from charlm.model import require_torch
 from charlm.settings import refuse_unknown
 

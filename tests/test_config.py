@@ -9,16 +9,13 @@ from hypothesis import strategies as st
 from charlm.cells import CELLS, RNN
 from charlm.config import (
     ComputeConfig,
-    ComputeSettings,
     LinesConfig,
-    LinesSettings,
     ModelConfig,
     SampleConfig,
-    SampleSettings,
     TrainConfig,
-    TrainSettings,
 )
 from charlm.errors import ConfigError
+from charlm.keywords import ComputeSettings, LinesSettings, SampleSettings, TrainSettings
 
 CONFIGS = [ModelConfig, TrainConfig, ComputeConfig, SampleConfig, LinesConfig, *CELLS.values()]
 ANYTHING = st.one_of(

@@ -21,7 +21,7 @@ FLOORS = [
     {"settings": set(), "files": set()},
     {"cells": set()},
     {"config": set(), "tensor_file": {"numpy", "safetensors"}},
-    {"data": {"numpy"}, "model": {"torch", "numpy"}},
+    {"data": {"numpy"}, "model": {"torch", "numpy"}, "keywords": set()},
     {"checkpoint": set()},
     {"inference": {"numpy"}},
     {"evaluation": {"numpy", "torch"}},

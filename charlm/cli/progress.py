@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.terminal import columns_of, printable, say
-from charlm.config import SampleSettings, TrainConfig
+from charlm.config import TrainConfig
 from charlm.files import as_path, shell_command
+from charlm.keywords import SampleSettings
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
