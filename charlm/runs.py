@@ -176,7 +176,7 @@ def evaluate(
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
     model.to(find_device(ComputeConfig(device=device).device))
-    result = evaluate(model, ids)
+    result = evaluate(model, ids, line_end=lm.engine.line_end)
     adapted = evaluate_dynamic(model, ids) if dynamic else None
     return replace(result, dynamic=adapted, baselines=baselines(past, text))
 

@@ -56,6 +56,7 @@ def run(arguments: Namespace) -> int:
 
     require_torch()
     from charlm import checkpoint as checkpoints
+    from charlm.data.items import line_end
     from charlm.data.unknown import UnknownCharacters
     from charlm.evaluation.baselines import MOST_TEXT, baselines
     from charlm.evaluation.dynamic import evaluate_dynamic
@@ -77,7 +78,8 @@ def run(arguments: Namespace) -> int:
     model.load_weights(found.weights)
     compute = ComputeConfig(**given(arguments, ["device"]))
     model.to(find_device(compute.device))
-    result, dynamic = evaluate(model, ids), None
+    end = line_end(found.tokenizer) if found.model_config.items else None
+    result, dynamic = evaluate(model, ids, line_end=end), None
     if arguments.dynamic:
         with ProgressBar(result.characters, "learning") as bar:
             dynamic = evaluate_dynamic(model, ids, on_progress=bar.update)

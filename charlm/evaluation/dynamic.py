@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from charlm.data.tokenizer import Ids
-from charlm.errors import CorpusError, DivergenceError
+from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation.loss import NOT_FINITE
 from charlm.evaluation.result import Evaluation
 from charlm.files import ProgressCallback, no_progress
@@ -47,9 +47,14 @@ def evaluate_dynamic(
         on_progress: progress callback, told the number of characters read.
 
     Raises:
+        ConfigError: for a model of items.
         CorpusError: if there is nothing to score.
         DivergenceError: if the model's predictions are NaN or infinite.
     """
+    if model.config.items:
+        raise ConfigError(
+            "dynamic evaluation reads one long text, and this is a model of items: leave it out"
+        )
     count = len(ids) - 1
     if count < 1:
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
