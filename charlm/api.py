@@ -25,7 +25,7 @@ from charlm.config import (
 from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
 from charlm.data.unknown import UnknownCharacters
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import decoding, prompt_state, scoring
 from charlm.inference.engine import Engine
@@ -165,8 +165,8 @@ class LanguageModel:
             allow=tuple(map(self.readable, config.allow)),
         )
         for name, texts in (("stop", config.stop), ("allow", config.allow)):
-            for text in texts:
-                self.tokenizer.encode(text, source=name)  # what is not known is never drawn
+            for text in texts:  # what is not known is never drawn
+                self.tokenizer.encode(text, source=argument(name))
         vocabulary = self.tokenizer.vocabulary
         mask = allowed_mask(vocabulary, config, self.tokenizer.unknown_id)
         after_prompt = self.read(prompt, state=state)
@@ -209,9 +209,11 @@ class LanguageModel:
         if "\n" not in self.tokenizer.vocabulary:
             raise ConfigError("the model knows no end of a line: its text was a single line")
         if "\n" in "".join(sampling.forbid):
-            raise ConfigError("forbid holds the end of a line, without which no line ends")
+            raise ConfigError(
+                f"{argument('forbid')} holds the end of a line, without which no line ends"
+            )
         config = replace(config, starts_with=self.readable(config.starts_with))
-        self.tokenizer.encode(config.starts_with, source="starts_with")
+        self.tokenizer.encode(config.starts_with, source=argument("starts_with"))
         room = config.max_length - len(config.starts_with)
         sampling = replace(
             sampling,

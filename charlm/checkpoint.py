@@ -27,6 +27,7 @@ from charlm.tensor_file import Document, Shapes, Tensors
 KIND = "checkpoint"
 MODEL = "model"  # the kind of a model file
 WEIGHTS = "model."  # what the names of all weights begin with
+GROUPS = (WEIGHTS, "optimizer.", "state.")  # what the names of tensors begin with
 
 
 class MissingCellError(CheckpointError):
@@ -212,12 +213,31 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, damaged, foreign or from a newer format.
     """
-    kind = MODEL if tensor_file.kind_of(path) == MODEL else KIND
-    if kind == MODEL and not model_only:
+    if not model_only and tensor_file.kind_of(path) == MODEL:
         raise CheckpointError(
             f"{path} holds a model without its run, which cannot be resumed: begin a new run from "
             "it with charlm train --init-from"
         )
+    return _load(path, (WEIGHTS,) if model_only else GROUPS)
+
+
+def load_head(path: Path) -> Checkpoint:
+    """Read the checkpoint at ``path`` without its tensors, which is quick for any size.
+
+    >>> load_head(locate("english", "latest")).counters.best_loss
+
+    Args:
+        path: a file that :func:`save` wrote.
+
+    Raises:
+        CheckpointError: as for :func:`load`, but that the tensors are not verified.
+    """
+    return _load(path, ())
+
+
+def _load(path: Path, prefixes: tuple[str, ...]) -> Checkpoint:
+    """Read a checkpoint with the tensors whose names begin with one of ``prefixes``."""
+    kind = MODEL if tensor_file.kind_of(path) == MODEL else KIND
     found: list[Checkpoint] = []  # the checkpoint of the document, still without tensors
 
     def shapes_for(document: Document) -> Shapes:
@@ -226,19 +246,17 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
         return {n: shape for n, shape in _shapes(found[0]).items() if n.startswith(held)}
 
     try:
-        prefix = WEIGHTS if model_only else ""
-        _, tensors = tensor_file.load(path, kind, shapes_for, prefix=prefix)
+        _, tensors = tensor_file.load(path, kind, shapes_for, prefix=prefixes)
     except MissingCellError:
         raise  # the other checkpoint of the run needs it too
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_other(path)}") from None
-    groups: dict[str, Tensors] = {"model": {}, "optimizer": {}, "state": {}}
+    groups: dict[str, Tensors] = {prefix: {} for prefix in GROUPS}
     for name, tensor in tensors.items():
         group, _, member = name.partition(".")
-        groups[group][member] = tensor
-    return replace(
-        found[0], weights=groups["model"], optimizer=groups["optimizer"], state=groups["state"]
-    )
+        groups[f"{group}."][member] = tensor
+    weights, optimizer, state = (groups[prefix] for prefix in GROUPS)
+    return replace(found[0], weights=weights, optimizer=optimizer, state=state)
 
 
 def _other(path: Path) -> str:
@@ -259,8 +277,8 @@ def _from_document(document: Document) -> Checkpoint:
     backbone = document["model"].get("backbone")
     if isinstance(backbone, str) and backbone not in CELLS:
         raise MissingCellError(
-            f"the {KIND} needs the cell {backbone!r}, which this charlm does not have: name the "
-            "Python file that adds it to charlm.cells.CELLS with --cell-file"
+            f"the {KIND} needs the cell {backbone!r}, which this charlm does not have: add it to "
+            "charlm.cells.CELLS, on the command line with --cell-file"
         )
     return Checkpoint(
         model_config=ModelConfig.from_dict(document["model"]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from charlm.cells import CELLS, Cell, Parameter
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, setting
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -62,14 +62,15 @@ class ModelConfig(Settings):
             if name not in CELLS[self.backbone].names():
                 owners = ", ".join(b for b, cell in CELLS.items() if name in cell.names())
                 raise ConfigError(
-                    f"{name} does not go with backbone {self.backbone!r}: leave it out, or choose "
-                    f"a backbone that has it ({owners or 'none has'})"
+                    f"{argument(name)} does not go with backbone {self.backbone!r}: leave it out, "
+                    f"or choose a backbone that has it ({owners or 'none has'})"
                 )
         object.__setattr__(self, "cell_options", self.cell.to_dict())  # checked, with defaults
         if self.tie_weights and self.embedding_size != self.hidden_size:
             raise ConfigError(
-                f"tie_weights needs embedding_size ({self.embedding_size}) equal to "
-                f"hidden_size ({self.hidden_size}): set both to the same number"
+                f"{argument('tie_weights')} needs {argument('embedding_size')} "
+                f"({self.embedding_size}) equal to {argument('hidden_size')} "
+                f"({self.hidden_size}): set both to the same number"
             )
 
     @property
@@ -187,7 +188,8 @@ class TrainConfig(Settings):
         plan = _parse_plan(self.decay_plan)
         if plan and self.steps not in (None, plan[-1][1]):
             raise ConfigError(
-                f"decay_plan ends at step {plan[-1][1]}, but steps is {self.steps}: leave one out"
+                f"{argument('decay_plan')} ends at step {plan[-1][1]}, but {argument('steps')} is "
+                f"{self.steps}: leave one out"
             )
 
     @property
@@ -229,7 +231,9 @@ def _parse_plan(plan: str) -> tuple[tuple[int, int], ...]:
     if not plan:
         return ()
     if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,15}(,[0-9]{1,15}:[0-9]{1,15})*", plan):
-        raise ConfigError(f"decay_plan must be pairs of steps, as 600:1200,900:1150 (got {plan!r})")
+        raise ConfigError(
+            f"{argument('decay_plan')} must be pairs of steps, as 600:1200,900:1150 (got {plan!r})"
+        )
     pairs = tuple((int(a), int(b)) for a, b in (pair.split(":") for pair in plan.split(",")))
     starts = [start for start, _ in pairs]
     ends_so_far = [math.inf, *(end for _, end in pairs)]
@@ -237,7 +241,8 @@ def _parse_plan(plan: str) -> tuple[tuple[int, int], ...]:
         start >= min(end, before) for (start, end), before in zip(pairs, ends_so_far, strict=False)
     ):
         raise ConfigError(
-            f"decay_plan must set each end ahead, and before the end so far (got {plan!r})"
+            f"{argument('decay_plan')} must set each end ahead, and before the end so far (got "
+            f"{plan!r})"
         )
     return pairs
 
@@ -298,7 +303,10 @@ class SampleConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.length == 0 and self.num_samples > 1:
-            raise ConfigError("length 0, without end, goes with one sample: leave num_samples out")
+            raise ConfigError(
+                f"{argument('length')} 0, without end, goes with one sample: leave "
+                f"{argument('num_samples')} out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,9 +326,13 @@ class LinesConfig(Settings):
         super().__post_init__()
         if self.min_length > self.max_length:
             raise ConfigError(
-                f"min_length ({self.min_length}) is above max_length ({self.max_length})"
+                f"{argument('min_length')} ({self.min_length}) is above "
+                f"{argument('max_length')} ({self.max_length})"
             )
         if len(self.starts_with) > self.max_length:
-            raise ConfigError(f"starts_with is longer than max_length ({self.max_length})")
+            raise ConfigError(
+                f"{argument('starts_with')} is longer than {argument('max_length')} "
+                f"({self.max_length})"
+            )
         if "\n" in self.starts_with:
-            raise ConfigError("starts_with must be one line")
+            raise ConfigError(f"{argument('starts_with')} must be one line")

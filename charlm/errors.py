@@ -12,11 +12,46 @@
 Each class also inherits the fitting builtin, so ``except ValueError`` works too. A message is one
 line in lower case: what is wrong with which value, where, and what to do. The command line prints
 it behind ``charlm: error:`` and exits with 1; any other exception is a bug and keeps its traceback.
+
+A message names a setting with :func:`argument`. From Python it reads ``hidden_size``, and the
+command line prints ``--hidden-size``.
 """
+
+import re
+from collections.abc import Callable
+
+# An argument in a message: its name and maybe a value, between characters that no name or text in
+# a message holds as such.
+ARGUMENT = re.compile("\0(\\w+)(?:=([^\0]*))?\0")
+
+
+def argument(name: str, value: object = None) -> str:
+    """Return the name of an argument, maybe with a value, for a message.
+
+    >>> str(ConfigError(f"lower {argument('batch_size')}"))
+    'lower batch_size'
+
+    Args:
+        name: the argument as Python names it.
+        value: what to set it to, if the message says that.
+    """
+    return f"\0{name}\0" if value is None else f"\0{name}={value}\0"
 
 
 class CharlmError(Exception):
-    """The base of all errors that a user can cause and fix."""
+    """The base of all errors that a user can cause and fix.
+
+    Attributes:
+        message: the message, with arguments as :func:`argument` returns them.
+    """
+
+    def __init__(self, message: str):
+        self.message = message
+        super().__init__(self.written(lambda name, value: f"{name}={value}" if value else name))
+
+    def written(self, write: Callable[[str, str | None], str]) -> str:
+        """Return the message with each argument as ``write`` writes its name and its value."""
+        return ARGUMENT.sub(lambda found: write(found[1], found[2]), self.message)
 
 
 class ConfigError(CharlmError, ValueError):

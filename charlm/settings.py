@@ -15,7 +15,7 @@ from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Self
 
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 
 # The words of each bound, and what must hold between a value and the bound.
 BOUNDS = {
@@ -108,21 +108,22 @@ def _checked(item: "Field[Any]", value: Any) -> Any:
     if value is None and isinstance(item.type, types.UnionType):
         return None
     value = _converted(item.name, field_type(item), value)
-    rules = item.metadata
+    rules, name = item.metadata, argument(item.name)
     if rules["choices"] is not None and value not in rules["choices"]:
         names = ", ".join(rules["choices"])
         hint = nearest(value, rules["choices"])
-        raise ConfigError(f"{item.name} must be one of {names} (got {value!r}){hint}")
+        raise ConfigError(f"{name} must be one of {names} (got {value!r}){hint}")
     for rule, (words, holds) in BOUNDS.items():
         if rules[rule] is not None and not holds(value, rules[rule]):
-            raise ConfigError(f"{item.name} must be {words} {rules[rule]} (got {value})")
+            raise ConfigError(f"{name} must be {words} {rules[rule]} (got {value})")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise ConfigError(f"{item.name} must fit into 64 bits")
+        raise ConfigError(f"{name} must fit into 64 bits")
     return value
 
 
 def _converted(name: str, kind: Any, value: Any) -> Any:
     """Return ``value`` as a ``kind``: numpy's numbers are numbers too, True and False are not."""
+    name = argument(name)
     if typing.get_origin(kind) is tuple:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):

@@ -58,7 +58,11 @@ def save(path: Path, kind: str, document: Document, tensors: Tensors) -> None:
 
 
 def load(
-    path: Path, kind: str, shapes_for: Callable[[Document], Shapes], *, prefix: str = ""
+    path: Path,
+    kind: str,
+    shapes_for: Callable[[Document], Shapes],
+    *,
+    prefix: str | tuple[str, ...] = "",
 ) -> tuple[Document, Tensors]:
     """Read a file that :func:`save` wrote.
 
@@ -67,7 +71,7 @@ def load(
         kind: what it must be.
         shapes_for: returns the names and shapes of all tensors that a document asks for; may raise
             any error of charlm for a document that makes no sense.
-        prefix: read only the tensors whose names begin with it.
+        prefix: read only the tensors whose names begin with it, or with one of several.
 
     Raises:
         CheckpointError: if the file is missing, damaged, foreign or from a newer format.

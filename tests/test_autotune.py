@@ -44,7 +44,7 @@ def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(mo
     (precision, _), seconds = autotune.fastest(ComputeConfig(), model, config)
     assert precision == "float32"
     assert math.isfinite(seconds)
-    with pytest.raises(ConfigError, match="in bfloat16: choose --precision float32"):
+    with pytest.raises(ConfigError, match="in bfloat16: choose precision=float32"):
         autotune.fastest(ComputeConfig(precision="bfloat16"), model, config)
 
 

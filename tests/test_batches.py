@@ -32,5 +32,5 @@ def test_the_windows_rebuild_the_lanes(batch_size, seq_length, count):
 
 
 def test_a_text_shorter_than_a_window_of_all_lanes_names_the_flags():
-    with pytest.raises(CorpusError, match="7 characters in each of 3 lanes: lower --batch-size"):
+    with pytest.raises(CorpusError, match="7 characters in each of 3 lanes: lower batch_size"):
         LaneStream(np.zeros(21, np.uint8), batch_size=3, seq_length=7)

@@ -18,7 +18,7 @@ from conftest import DATA, QUICK, QUICK_FLAGS, ROOT, assert_same_run, one_line
 
 from charlm import __main__
 from charlm import checkpoint as checkpoints
-from charlm.cli import VERBS, progress
+from charlm.cli import VERBS, progress, suggestions
 from charlm.cli.parser import make_parser
 from charlm.data.downloads import SAMPLE_TEXTS
 from charlm.training import presets
@@ -51,9 +51,9 @@ def test_train_resume_generate_evaluate_info(run):
     result = json.loads(out)
     units = {"nats_per_char", "bits_per_char", "perplexity", "characters"}
     assert set(result) == {*units, "baselines"}
-    assert "nats per character" in run("evaluate", "text", "text.txt", "--held-out")[1]
+    assert "nats/char" in run("evaluate", "text", "text.txt", "--held-out")[1]
     assert json.loads(run("info", "text", "--json")[1])["step"] == 8
-    assert "hidden_size          11" in run("info", "text")[1]
+    assert "hidden_size          11" in run("info", "text", "--all")[1]
 
 
 def test_the_seed_that_is_printed_repeats_the_text(run):
@@ -141,26 +141,29 @@ BAD = [
     (["train", "utf16.txt"], "iconv -f utf-16 -t utf-8"),
     (["train", "one.txt", *AT_ONCE], "needs at least 2"),
     (["train", "short.txt", *AT_ONCE, "--batch-size", "40"], "lower --batch-size or --seq-length"),
-    (["train", "text.txt", "--validation-fraction", "0"], "validation_fraction must be above 0"),
+    (["train", "text.txt", "--validation-fraction", "0"], "--validation-fraction must be above 0"),
     (["train", "text.txt", *AT_ONCE, "--validation-fraction", "1e-9"], "the validation part"),
     (["train", "text.txt", "--nonlinearity", "relu"], "does not go with backbone 'lstm'"),
     (
         ["train", "text.txt", "--tie-weights", "--hidden-size", "64"],
-        "tie_weights needs embedding_size",
+        "--tie-weights needs --embedding-size",
     ),
     (["train", "text.txt", "--out", "text.txt"], "text.txt is a file, not a run folder"),
     (["train", "text.txt", "--out", "run"], "run folder run is there already and not empty"),
     (["corpus", "python", "-o", "text.txt"], "text.txt is there already"),
     (["generate", "x" * 300], "File name too long"),
     (["train", "text.txt", *AT_ONCE, "--batch-size", str(10**15)], "lower --batch-size"),
-    (["train", "text.txt", "--init-from", LSTM, "--hidden-size", "3"], "cannot be given with init"),
-    (["train", "text.txt", "--learning-rate", "nan"], "learning_rate must be a finite number"),
+    (
+        ["train", "text.txt", "--init-from", LSTM, "--hidden-size", "3"],
+        "--hidden-size cannot be given with --init-from",
+    ),
+    (["train", "text.txt", "--learning-rate", "nan"], "--learning-rate must be a finite number"),
     (["train", "text.txt", "--device", "cuda"], "is not there on this machine"),
     (["generate", LSTM, "--prompt", "naïve"], "character 'ï' (U+00EF) at position 2 of the prompt"),
-    (["generate", LSTM, "--temperature", "-1"], "temperature must be at least 0"),
-    (["generate", LSTM, "--temperature", "nan"], "temperature must be a finite number"),
-    (["generate", LSTM, "--top-p", "0"], "top_p must be above 0"),
-    (["generate", LSTM, "--length", "-1"], "length must be at least 0"),
+    (["generate", LSTM, "--temperature", "-1"], "--temperature must be at least 0"),
+    (["generate", LSTM, "--temperature", "nan"], "--temperature must be a finite number"),
+    (["generate", LSTM, "--top-p", "0"], "--top-p must be above 0"),
+    (["generate", LSTM, "--length", "-1"], "--length must be at least 0"),
     (["generate", "nothing"], "there is no run or checkpoint 'nothing'"),
     (["generate", "folder"], "holds no checkpoint"),
     (
@@ -173,10 +176,10 @@ BAD = [
     (["evaluate", LSTM, "empty.txt"], "is empty"),
     (["info", "text.txt"], "is not a checkpoint"),
     (["resume", LSTM], "is a checkpoint without its run"),
-    (["resume", "run", "--steps", "-4"], "steps must be at least 1"),
+    (["resume", "run", "--steps", "-4"], "--steps must be at least 1"),
     (["resume", "run"], "is finished"),
     (["train", "text.txt", "--min-count", "99999"], "lower --min-count"),
-    (["train", "text.txt", "--hidden-size", "10000000"], "hidden_size must be at most 16384"),
+    (["train", "text.txt", "--hidden-size", "10000000"], "--hidden-size must be at most 16384"),
     (["corpus", "python", "-o", "text.txt/python.txt"], "cannot make folder text.txt"),
 ]
 
@@ -194,7 +197,6 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, command, message):
 @pytest.mark.parametrize(
     "command",
     [
-        [],
         ["trian", "text.txt"],
         ["train"],
         ["train", "text.txt", "--hidden", "3"],
@@ -206,6 +208,48 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, command, message):
 )
 def test_wrong_usage_is_one_line_and_exit_2(run, command):
     one_line(*run(*command), expected=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "suggestion"),
+    [
+        ("genrate x", "generate"), ("sample x", "generate"), ("eval x", "evaluate"),
+        ("memorized x", "overlap"), ("text.txt", "charlm train text.txt"),
+        ("train text.txt --cell gru", "--backbone"), ("train text.txt --layers=3", "--num-layers"),
+        ("train text.txt --n-layers 3", "--num-layers"),
+        ("train text.txt --rnn_size 9", "--hidden-size"), ("train text.txt --gpu", "--device"),
+        ("train text.txt --lr-decay 3", "--decay-steps"),
+        ("train text.txt --batch 3", "--batch-size"),
+        ("train text.txt --seq-len 3", "--seq-length"), ("train text.txt --clip 3", "--grad-clip"),
+        ("train text.txt --output x", "--out"), ("train text.txt --hiden-size 3", "--hidden-size"),
+        ("generate x --temp 1", "--temperature"), ("generate x --n 2", "--num-samples"),
+        ("score x --lines", "--by-line"),
+    ],
+)  # fmt: skip
+def test_an_unknown_word_brings_the_one_that_was_meant(run, command, suggestion):
+    status, out, err = run(*command.split())
+    one_line(status, out, err, expected=2)
+    assert f"did you mean {suggestion}?" in err
+
+
+def test_every_suggestion_is_a_flag_or_a_verb():
+    parsers = make_parser(VERBS)[1]
+    flags = {f for parser in parsers.values() for a in parser._actions for f in a.option_strings}
+    assert set(suggestions.FLAGS) <= flags
+    assert set(suggestions.VERBS) <= set(parsers)
+    for verb, words in suggestions.VERBS.items():
+        assert all(f" {verb}?" in suggestions.nearest_verb(w, parsers) for w in words.split())
+
+
+def test_an_argument_too_many_is_named(run):
+    err = run("generate", LSTM, "The sea")[2]
+    assert "unexpected argument 'The sea'; a text to continue goes behind --prompt" in err
+
+
+def test_help_alone_and_of_a_verb(run):
+    assert run() == run("help") == run("--help")
+    assert run("help", "train") == run("train", "--help")
+    one_line(*run("help", "nothing"), expected=2)
 
 
 @pytest.mark.parametrize("verb", ["", *make_parser(VERBS)[1]])
@@ -224,7 +268,7 @@ ODD_FOR = {  # a valid command of each verb; it must end soon whatever the numbe
     "train": ["text.txt", "--out", "new", *QUICK_FLAGS, "--threads", "1"],
     "resume": ["run"],
     "generate": [LSTM, "-l", "3", "--seed", "1", "--stop", "e", "--stop", " "],
-    "memorized": [LSTM, "text.txt", "-l", "3", "--seed", "1"],
+    "overlap": [LSTM, "text.txt", "-l", "3", "--seed", "1"],
 }
 
 
@@ -376,9 +420,10 @@ def test_messages_hold_no_control_sequences_of_a_terminal(run):
 def test_info_shows_no_control_sequences_of_a_terminal(run):
     Path("\x1b[31mred.txt").write_text("abc" * 200)
     run("train", "\x1b[31mred.txt", "--out", "run", *QUICK_FLAGS)
-    out = run("info", "run")[1]
-    assert "\x1b" not in out
-    assert "\\x1b[31mred.txt" in out
+    for flags in [], ["--all"]:
+        out = run("info", "run", *flags)[1]
+        assert "\x1b" not in out
+        assert "\\x1b[31mred.txt" in out
 
 
 def test_streams_are_utf_8_whatever_the_locale(workplace):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -166,6 +167,21 @@ def test_a_state_goes_on_where_it_was_saved(run):
     assert whole.endswith(then)
 
 
+def test_each_sample_has_a_state_of_its_own(run):
+    flags = ["-p", "The ", "-l", 30, "--stop", "n", "--seed", 1, "-n", 4]
+    status, out, err = run("generate", LSTM, *flags, "--json", "--save-state", "s.state")
+    assert status == 0
+    names = [f"s-{number}.state" for number in (1, 2, 3, 4)]
+    assert err == f"seed 1\nsaved {', '.join(names)}\n"
+    lm = charlm.load(LSTM)
+    for found, name in zip(objects(out), names, strict=True):
+        text = f"The {found['text']}{'n' * (found['stopped'] == 'stop')}"
+        after = lm.read(text)
+        for one, other in zip(after.state, lm.load_state(name).state, strict=True):
+            assert abs(one - other).max() < 1e-4
+    assert len({Path(name).read_bytes() for name in names}) == 4
+
+
 def test_lines_are_as_they_are_wanted(run):
     known = set(read_text([ENGLISH]).split("\n"))
     flags = ["--lines", 12, "--min-length", 3, "--max-length", 60, "--starts-with", "The"]
@@ -213,7 +229,7 @@ def test_score_ranks_texts_and_adds_up(run):
     bits = charlm.load(LSTM).score(good["text"])
     assert good["characters"] == len(good["surprisal"]) == len(bits) == 900
     assert good["bits"] == pytest.approx(bits.sum())
-    lines = objects(run("score", LSTM, "good.txt", "--lines", "--json")[1])
+    lines = objects(run("score", LSTM, "good.txt", "--by-line", "--json")[1])
     assert "".join(line["text"] for line in lines) == good["text"]
     assert sum(line["bits"] for line in lines) == pytest.approx(good["bits"])
     assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
@@ -225,16 +241,16 @@ def test_flags_may_stand_anywhere(run):
     Path("one.txt").write_text("The sea\n")
     Path("two.txt").write_text("was calm\n")
     words = [LSTM, "one.txt", "two.txt"]
-    expected = run("score", *words, "--lines", "--json")
+    expected = run("score", *words, "--by-line", "--json")
     assert expected[0] == 0
     assert len(objects(expected[1])) == 2
     for places in itertools.product(range(4), repeat=2):
         command = list(words)
-        for place, flag in zip(places, ("--lines", "--json"), strict=True):
+        for place, flag in zip(places, ("--by-line", "--json"), strict=True):
             command.insert(place, flag)
         assert run("score", *command) == expected, command
-    one_line(*run("score", LSTM, "--lines", "one.txt", "--lin"), expected=2)
-    one_line(*run("score", "--lines"), expected=2)
+    one_line(*run("score", LSTM, "--by-line", "one.txt", "--by"), expected=2)
+    one_line(*run("score", "--by-line"), expected=2)
 
 
 def test_score_ranks_lines_each_by_itself(run, stdin):
@@ -282,8 +298,18 @@ def test_evaluate_with_its_comparisons(run):
     assert list(found["baselines"]) == ["unigram", "5-gram", "xz"]
     assert found["baselines"]["5-gram"] < found["baselines"]["xz"] < found["baselines"]["unigram"]
     assert Path("checkpoints/english/best.safetensors").read_bytes() == before
-    text = run("evaluate", *flags)[1]
-    assert "which have read the training text and what comes before" in text
+    head, *rows = run("evaluate", *flags)[1].splitlines()
+    assert "the others have read the training text and what comes before" in rows
+    names = ["unigram", "5-gram", "xz", "this model", "this model, learning from what it has read"]
+    assert [row[34:] for row in rows[:5]] == names
+    for row, bits in zip(
+        rows, [*found["baselines"].values(), found["bits_per_char"]], strict=False
+    ):
+        figures = [float(figure) for figure in row[:32].split()]
+        expected = [bits, bits * math.log(2), 2**bits]
+        assert figures == pytest.approx(expected, abs=1e-3)
+        ends = [match.end() for match in re.finditer(r"\S+", row[:32])]
+        assert ends == [match.end() for match in re.finditer(r"\S+", head)]
     # The same characters under another name: the training text is found by the run.
     Path("end.txt").write_text(read_text(["english.txt"])[-3000:])
     other = json.loads(run("evaluate", "english", "end.txt", "--json")[1])
@@ -292,8 +318,8 @@ def test_evaluate_with_its_comparisons(run):
     assert "only what comes before" in run("evaluate", "english", "end.txt")[1]
 
 
-def test_memorized(run):
-    flags = ["memorized", LSTM, ENGLISH, "-n", 5, "-l", 200, "--seed", 1]
+def test_overlap(run):
+    flags = ["overlap", LSTM, ENGLISH, "-n", 5, "-l", 200, "--seed", 1]
     found = json.loads(run(*flags, "--json")[1])
     assert found["characters"] == 1000
     assert found["longest"] == len(found["longest_text"]) >= 4
@@ -301,7 +327,7 @@ def test_memorized(run):
     assert 0 <= found["new_share"]["8"] <= found["new_share"]["16"] <= found["new_share"]["32"] <= 1
     status, out, _ = run(*flags)
     assert status == 0
-    assert f"longest verbatim overlap with the text: {found['longest']} characters" in out
+    assert f"longest verbatim overlap with the text: {found['longest']} characters, at" in out
     assert "substrings of 16 characters: " in out
 
 
@@ -311,6 +337,7 @@ def write_states():
     Path("cut.state").write_bytes(Path("gru.state").read_bytes()[:-1])
     Path("latin1.txt").write_bytes("naïve".encode("latin-1"))
     Path("one-line.txt").write_text("abc" * 300)
+    Path("gru-2.txt").write_text("something else")
 
 
 BAD = [
@@ -320,34 +347,35 @@ BAD = [
         "saved state cut.state is damaged: it should have",
     ),
     (["generate", GRU, "--load-state", "none"], "saved state none does not exist"),
-    (["generate", GRU, "-l", "3", "--save-state", "s", "-n", "2"], "goes with one sample"),
+    (["generate", GRU, "-l", "3", "--save-state", "gru.txt", "-n", "2"], "gru-2.txt is there al"),
+    (["generate", LSTM, "-l", "3", "--delay", "1", "--json"], "--delay does not go with --json"),
     (["generate", LSTM, "--prompt-file", "none"], "text file none does not exist"),
     (["generate", LSTM, "--prompt-file", "latin1.txt"], "latin1.txt is not UTF-8"),
-    (["generate", LSTM, "--stop", ""], "stop must not be an empty text"),
-    (["generate", LSTM, "-l", "0", "-n", "2"], "length 0, without end, goes with one sample"),
-    (["generate", LSTM, "--allow", "a漢"], "character '漢' (U+6F22) at position 1 of allow"),
-    (["generate", LSTM, "--stop", "漢"], "at position 0 of stop"),
+    (["generate", LSTM, "--stop", ""], "--stop must not be an empty text"),
+    (["generate", LSTM, "-l", "0", "-n", "2"], "--length 0, without end, goes with one sample"),
+    (["generate", LSTM, "--allow", "a漢"], "character '漢' (U+6F22) at position 1 of --allow"),
+    (["generate", LSTM, "--stop", "漢"], "at position 0 of --stop"),
     (["generate", LSTM, "--allow", "a", "--forbid", "ab"], "leave no character"),
-    (["generate", LSTM, "--allow", ""], "allow must not be an empty text"),
+    (["generate", LSTM, "--allow", ""], "--allow must not be an empty text"),
     (["generate", LSTM, "-l", "0", "--json"], "needs a --stop"),
-    (["generate", LSTM, "--seed", str(2**64)], "seed must be at most 4294967295"),
+    (["generate", LSTM, "--seed", str(2**64)], "--seed must be at most 4294967295"),
     (["generate", LSTM, "--prompt-file", "-"], "stdin is empty"),
     (["generate", LSTM, "--save-state", "text.txt"], "is there already, and not a saved state"),
     (["generate", LSTM, "--save-state", "none/s"], "there is no folder none"),
-    (["memorized", LSTM, "text.txt", "-l", "0"], "does not go with memorized"),
-    (["generate", LSTM, "--min-p", "1.5"], "min_p must be at most 1"),
+    (["overlap", LSTM, "text.txt", "-l", "0"], "does not go with overlap"),
+    (["generate", LSTM, "--min-p", "1.5"], "--min-p must be at most 1"),
     (["generate", LSTM, "--unique"], "--unique goes with --lines"),
     (["generate", LSTM, "--novel", "text.txt"], "--novel goes with --lines"),
     (["generate", LSTM, "--lines", "3", "-l", "9"], "--length does not go with --lines"),
     (["generate", LSTM, "--lines", "3", "-p", "x"], "--prompt does not go with --lines"),
     (["generate", LSTM, "--lines", "3", "--forbid", "\n"], "without which no line ends"),
-    (["generate", LSTM, "--lines", "3", "--min-length", "300"], "is above max_length"),
+    (["generate", LSTM, "--lines", "3", "--min-length", "300"], "is above --max-length"),
     (["generate", LSTM, "--lines", "3", "--starts-with", "ï"], "character 'ï'"),
-    (["generate", LSTM, "--lines", "-1"], "lines must be at least 0"),
+    (["generate", LSTM, "--lines", "-1"], "--lines must be at least 0"),
     (["score", LSTM, "none"], "text file none does not exist"),
     (["score", LSTM, "latin1.txt"], "is not UTF-8"),
     (["score", LSTM], "stdin is empty"),
-    (["memorized", LSTM, "none"], "text file none does not exist"),
+    (["overlap", LSTM, "none"], "text file none does not exist"),
 ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.config import LinesConfig, SampleConfig
-from charlm.errors import ConfigError, DivergenceError
+from charlm.errors import DivergenceError
 from charlm.inference.decoding import Block, Lines, Stops, blocks, failure_table, samples
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
@@ -107,7 +107,7 @@ def test_a_block_leaves_its_prompt_alone_and_gives_the_state_after_what_it_drew(
     drawn = Block(chain, before, SampleConfig(seed=1), range(3))
     for count in range(1, 5):
         ids = drawn.draw()
-        after = drawn.prompt_state(2)
+        after = drawn.prompt_state(2, count)
         assert after.state[0].shape == (1, 1, 1)
         assert after.state[0].item() == count
         assert np.array_equal(after.logits, chain.table[ids[2]])
@@ -241,12 +241,14 @@ def test_surprisal_is_that_of_the_model_whatever_it_is_drawn_with():
     assert silent.bits_per_char is None
 
 
-def test_a_sample_that_others_have_passed_has_no_state():
-    first, second = list(drawn(SampleConfig(seed=1, length=9, num_samples=3)))[1:]
-    next(iter(second))
-    assert second.prompt_state() is not None
-    with pytest.raises(ConfigError, match="drawn alone"):
-        first.prompt_state()
+def test_a_sample_that_others_have_passed_has_the_state_after_its_own_text():
+    config = SampleConfig(seed=1, length=9, num_samples=4, stop=("b",))
+    samples = list(drawn(config))
+    texts = ["".join(sample) for sample in samples]
+    assert len({sample.count for sample in samples}) > 1
+    for sample, text in zip(samples, texts, strict=True):
+        last = "b" if sample.reason == "stop" else text[-1]
+        assert np.array_equal(sample.prompt_state().logits, CHAIN.table[LETTERS.index(last)])
 
 
 def test_a_sample_without_end_keeps_nothing_of_what_it_has_given():

@@ -1,8 +1,14 @@
 import builtins
+import pickle
+import re
 
 import pytest
+from conftest import ROOT
 
+import charlm
 from charlm import errors
+from charlm.cli.parser import as_flag
+from charlm.errors import ConfigError, argument
 
 ERRORS = errors.CharlmError.__subclasses__()
 
@@ -15,3 +21,28 @@ def test_every_error_is_also_a_builtin_one(error):
 @pytest.mark.parametrize("error", ERRORS)
 def test_the_tree_in_the_docstring_names_every_error(error):
     assert f"{error.__name__} " in errors.__doc__
+
+
+def test_a_message_names_arguments_from_python_and_flags_on_the_command_line():
+    error = ConfigError(f"lower {argument('batch_size')}, or set {argument('min_count', 2)}")
+    assert str(error) == "lower batch_size, or set min_count=2"
+    assert error.written(as_flag) == "lower --batch-size, or set --min-count 2"
+    assert error.args == (str(error),)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_setting_out_of_bounds_is_named_in_the_words_of_the_caller(run):
+    with pytest.raises(ConfigError, match=r"^hidden_size must be at least 1"):
+        charlm.ModelConfig(hidden_size=0)
+    err = run("train", "text.txt", "--hidden-size", 0)[2]
+    assert err == "charlm: error: --hidden-size must be at least 1 (got 0)\n"
+
+
+def test_only_the_command_line_speaks_of_flags():
+    """Of what an error says to someone in Python, a flag is no part but in whole commands."""
+    for path in (ROOT / "charlm").rglob("*.py"):
+        if "cli" not in path.parts:
+            for line in path.read_text("utf-8").splitlines():
+                assert not re.search(r"(lower|with|choose|set|give) --[a-z]", line) or (
+                    "on the command line" in line
+                ), (path, line)

@@ -410,7 +410,7 @@ def test_a_broken_launch_is_one_line(run, monkeypatch, variables, message, verb)
     [
         ["generate", LSTM, "--save-state="], ["generate", LSTM, "--load-state="],
         ["generate", LSTM, "--prompt-file="], ["generate", LSTM, "--lines", "2", "--novel="],
-        ["generate", ""], ["score", LSTM, ""], ["evaluate", LSTM, ""], ["memorized", LSTM, ""],
+        ["generate", ""], ["score", LSTM, ""], ["evaluate", LSTM, ""], ["overlap", LSTM, ""],
         ["train", ""], ["train", "text.txt", "--out="], ["train", "text.txt", "--init-from="],
         ["resume", "run", "--text="], ["info", ""], ["corpus", "python", "--out="],
         ["train", "text.txt", "--cell-file="],
@@ -671,7 +671,9 @@ def test_no_command_repeats_a_run_whose_base_has_changed(run):
     err = run("train", "text.txt", *flags, "--out", "tuned")[2]
     assert re.search(r"^repeat: +charlm train text.txt .*--init-from base", err, re.M)
     assert run("resume", "base", "--steps", 30)[0] == 0
-    assert "the weights of base that it started from have changed" in run("info", "tuned")[1]
+    assert (
+        "the weights of base that it started from have changed" in run("info", "tuned", "--all")[1]
+    )
 
 
 def test_no_command_repeats_a_run_on_a_pipe(workplace):
@@ -730,7 +732,7 @@ def test_a_prompt_that_is_no_text_is_a_clear_error(value):
 def test_lines_of_several_files_say_which_file(run):
     Path("one.txt").write_text("The sea\n")
     Path("two.txt").write_text("was calm\n")
-    for flag in ("--lines", "--rank"):
+    for flag in ("--by-line", "--rank"):
         out = run("score", LSTM, "one.txt", "two.txt", flag)[1]
         assert re.search(r"  one.txt: The sea$", out, re.M)
         assert re.search(r"  two.txt: was calm$", out, re.M)

@@ -85,7 +85,7 @@ def test_it_trains_is_stopped_resumes_generates_and_scores(run, drop):
     text = run("generate", "stopped", "--seed", 1, "-l", 30, "--save-state", "s")[1]
     assert text == run("generate", "straight", "--seed", 1, "-l", 30)[1]
     assert run("generate", "stopped", "--load-state", "s", "-l", 9)[0] == 0
-    assert run("score", "stopped", "text.txt", "--lines")[0] == 0
+    assert run("score", "stopped", "text.txt", "--by-line")[0] == 0
     held_out = json.loads(run("evaluate", "stopped", "text.txt", "--held-out", "--json")[1])
     metrics = Path("stopped/metrics.jsonl").read_text().splitlines()
     assert held_out["nats_per_char"] == min(json.loads(m)["validation_loss"] for m in metrics)
@@ -138,7 +138,7 @@ def test_it_is_evaluated_in_chunks_as_in_one():
 
 def test_its_options_are_checked_and_belong_to_it_alone(run):
     status, _, err = run("train", "text.txt", "--backbone", "leaky", "--leak", 2)
-    assert (status, err) == (1, "charlm: error: leak must be at most 1 (got 2.0)\n")
+    assert (status, err) == (1, "charlm: error: --leak must be at most 1 (got 2.0)\n")
     status, _, err = run("train", "text.txt", "--leak", 0.5)
     assert status == 1
     assert "leak does not go with backbone 'lstm': leave it out, or choose" in err

@@ -91,14 +91,14 @@ def test_a_run_that_was_changed_before_its_end_says_that_no_command_repeats_it(r
     assert status == 0
     expected = "no command repeats this run: resume changed it at step 3, before its end"
     assert f"repeat:   {expected}" in err.splitlines()
-    assert expected in run("info", "run")[1]
+    assert expected in run("info", "run", "--all")[1]
 
 
 def test_a_run_whose_length_is_not_known_yet_says_so(run, monkeypatch):
     monkeypatch.setattr(presets, "MAX_EPOCHS", ())
     settings = {name: value for name, value in QUICK.items() if name != "steps"}
     start(["text.txt"], out="run", minutes=9.0, **settings)
-    assert "no command repeats this run yet" in run("info", "run")[1]
+    assert "no command repeats this run yet" in run("info", "run", "--all")[1]
 
 
 @pytest.mark.parametrize("word", ["a b", "it's", "-x", "a\nb", "$HOME", "naïve", "\udcff", "\\'\t"])

@@ -85,7 +85,7 @@ def test_a_changed_text_is_refused_with_both_fingerprints(workplace):
     start(["text.txt"], out="run", **QUICK)
     before = latest("run").source.fingerprint
     Path("text.txt").rename("moved.txt")
-    with pytest.raises(CorpusError, match="is not there: name it with --text"):
+    with pytest.raises(CorpusError, match="is not there: name it with text"):
         resume("run")
     trained(resume("run", text=["moved.txt"]))
     Path("text.txt").write_text(words(600, seed=1))
@@ -102,7 +102,7 @@ def test_a_strangers_checkpoint_makes_us_read_files_only(workplace, name):
     found = latest("run")
     foreign = replace(found, source=replace(found.source, files=(name,)))
     checkpoints.save(foreign, Path("run/latest.safetensors"))
-    with pytest.raises(CorpusError, match="is not there: name it with --text"):
+    with pytest.raises(CorpusError, match="is not there: name it with text"):
         resume("run")
 
 
@@ -203,7 +203,7 @@ def test_divergence_leaves_the_last_checkpoint_and_says_how_to_continue(workplac
         ({"validation_fraction": 1e-9}, "the validation part of a text of .* holds"),
         (
             {"batch_size": 999, "seq_length": 999, "hidden_size": 3},
-            "lower --batch-size",
+            "lower batch_size",
         ),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps"),
         ({"precision": "float8"}, "precision must be one of auto"),

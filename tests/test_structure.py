@@ -120,7 +120,7 @@ def test_help_imports_neither_torch_nor_numpy():
 
 
 @pytest.mark.parametrize(
-    "command", [["generate", "-l", "20"], ["score", "FILE"], ["memorized", "FILE", "-l", "20"]]
+    "command", [["generate", "-l", "20"], ["score", "FILE"], ["overlap", "FILE", "-l", "20"]]
 )
 def test_writing_and_scoring_import_no_torch(command):
     verb, *rest = [str(ROOT / "corpora" / "english.txt") if w == "FILE" else w for w in command]

@@ -334,7 +334,7 @@ def test_a_real_explosion_stops_before_the_weights_are_spoilt():
 
 
 def test_sizes_and_precision_are_checked():
-    with pytest.raises(CorpusError, match="lower --batch-size"):
+    with pytest.raises(CorpusError, match="lower batch_size"):
         trainer_of(batch_size=500)
     with pytest.raises(ConfigError, match="precision must be one of float32, bfloat16"):
         trainer_of(precision="float8")

@@ -14,12 +14,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from charlm.cli import corpus, evaluate, generate, info, memorized, resume, score, train
+from charlm.cli import corpus, evaluate, generate, info, overlap, resume, score, train
+from charlm.cli import list as list_runs
 from charlm.cli.parser import parse
 from charlm.cli.terminal import StopSignal, Unfailing, complain, say, stop_signals
 from charlm.errors import CharlmError
 
-VERBS = (train, resume, generate, score, evaluate, memorized, info, corpus)
+VERBS = (train, resume, generate, score, evaluate, overlap, info, list_runs, corpus)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

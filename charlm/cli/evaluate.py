@@ -1,6 +1,7 @@
 """The verb ``evaluate``."""
 
 import json
+import math
 from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,8 +28,8 @@ def add_parser(verbs: Subparsers) -> None:
     parser = verbs.add_parser(
         "evaluate",
         help="measure how well a model predicts a text",
-        description="Print nats and bits per character and perplexity. Every character but the "
-        "first is scored once, given all that comes before it.",
+        description="Print bits and nats per character and perplexity, of simpler methods and of "
+        "the model. Every character but the first is scored once, given all that comes before it.",
     )
     add_run(parser)
     add_files(parser)
@@ -87,21 +88,20 @@ def run(arguments: Namespace) -> int:
         result = replace(result, dynamic=dynamic, baselines=baselines(past, text))
         print(json.dumps(result.to_dict()))
         return 0
-    _print_evaluation(result, dynamic)
-    start = "the training text and" if past else "only"
-    what = f"for comparison, bits of others, which have read {start} what comes before"
-    if len(text) > MOST_TEXT:
-        what += f", on the first {MOST_TEXT:,} characters"
-    print(f"{what}:", flush=True)  # they take seconds on a long text
+    print("bits/char  nats/char  perplexity", flush=True)  # baselines take seconds on a long text
     for name, bits in baselines(past, text).items():
-        print(f"{bits:.4f} {name}")
+        _print_row(replace(result, nats_per_char=bits * math.log(2)), name)
+    _print_row(result, "this model")
+    if dynamic is not None:
+        _print_row(dynamic, "this model, learning from what it has read")
+    print(f"{result.characters:,} characters scored")
+    start = "the training text and" if past else "only"
+    what = f"the others have read {start} what comes before"
+    if len(text) > MOST_TEXT:
+        what += f", and are measured on the first {MOST_TEXT:,} characters"
+    print(what)
     return 0
 
 
-def _print_evaluation(result: "Evaluation", dynamic: "Evaluation | None") -> None:
-    print(f"{result.nats_per_char:.4f} nats per character")
-    print(f"{result.bits_per_char:.4f} bits per character")
-    print(f"{result.perplexity:.3f} perplexity")
-    print(f"{result.characters:,} characters scored")
-    if dynamic is not None:
-        print(f"{dynamic.bits_per_char:.4f} bits, if it goes on learning from what it has read")
+def _print_row(one: "Evaluation", name: str) -> None:
+    print(f"{one.bits_per_char:9.4f} {one.nats_per_char:10.4f} {one.perplexity:11.3f}  {name}")

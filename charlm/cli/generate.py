@@ -1,9 +1,10 @@
 """The verb ``generate``."""
 
+import contextlib
 import json
+import math
 import sys
-import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,19 +23,19 @@ from charlm.cli.parser import (
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import (
     Stop,
+    printable,
     read_stdin,
     read_stdin_if_given,
     say,
     say_unknown,
-    visible,
 )
+from charlm.cli.text_writer import TextWriter
 from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from charlm.api import LanguageModel
     from charlm.inference.decoding import Lines, Sample
-
-FLUSH = 0.02  # seconds that text may wait for more
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -67,10 +68,18 @@ def add_parser(verbs: Subparsers) -> None:
         "--save-state",
         type=name,
         metavar="FILE",
-        help="save the state of the model after the prompt and what it wrote",
+        help="save the state of the model after the prompt and what it wrote; of several samples "
+        "into FILE-1, FILE-2 ..., with the number before the suffix",
     )
     parser.add_argument(
         "--load-state", type=name, metavar="FILE", help="continue from what --save-state saved"
+    )
+    parser.add_argument(
+        "--delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait so long after each character, to read along (default: 0)",
     )
     add_settings(parser, "sampling", SampleConfig)
     add_settings(parser, "a text of one item per line", LinesConfig)
@@ -87,16 +96,17 @@ def run(arguments: Namespace) -> int:
 
     config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
     lines = LinesConfig(**given(arguments, LinesConfig.names()))
+    if arguments.delay and arguments.json:
+        raise ConfigError("--delay does not go with --json: objects are written whole")
     if lines.lines:
         return _write_lines(arguments, config, lines)
     asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
     _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")
     if arguments.json and config.length == 0 and not config.stop:
         raise ConfigError("--length 0 with --json needs a --stop: else nothing would end")
-    if arguments.save_state:
-        if config.num_samples > 1:
-            raise ConfigError("--save-state goes with one sample: leave --num-samples out")
-        prompt_state.check_target(Path(arguments.save_state))
+    files = _state_files(arguments.save_state, config.num_samples)
+    for file in files:
+        prompt_state.check_target(file)
     lm = api.load(arguments.run, unknown=arguments.unknown)
     state = lm.load_state(arguments.load_state) if arguments.load_state else None
     prompt = lm.readable(_prompt(arguments))
@@ -105,28 +115,63 @@ def run(arguments: Namespace) -> int:
     samples = lm.samples("", state=state, with_surprisal=arguments.json, **config.to_dict())
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
+    return _write_samples(arguments, lm, prompt, samples, files, several=config.num_samples > 1)
+
+
+def _write_samples(
+    arguments: Namespace,
+    lm: "LanguageModel",
+    prompt: str,
+    samples: Iterable["Sample"],
+    files: list[Path],
+    *,
+    several: bool,
+) -> int:
+    """Write samples, and save the state after each one to its file, if there are files."""
+    stop = Stop()
+    writer = TextWriter(arguments.delay, lambda: stop.signal is not None)
     unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
-    with Stop() as stop:
-        try:
-            for sample in samples:
+    with stop:
+        for sample in samples:
+            pieces = _until(stop, sample)
+            try:
                 if arguments.json:
-                    _print_object(sample, "".join(_until(stop, sample)))
+                    _print_object(sample, "".join(pieces))
                 else:
-                    if config.num_samples > 1:
-                        print(f"--- sample {sample.index + 1} ---")
-                    _print_text(prompt, _until(stop, sample))
-                if stop.signal is not None:
-                    break
-        except BrokenPipeError as error:
-            unread = error
-    if arguments.save_state:
-        lm.save_state(sample.prompt_state(), arguments.save_state)
+                    title = f"--- sample {sample.index + 1} ---\n" if several else ""
+                    _print_text(writer, title + prompt, pieces)
+            except BrokenPipeError as error:
+                unread = error
+            if files:
+                lm.save_state(sample.prompt_state(), files[sample.index])
+            if unread is not None or stop.signal is not None:
+                break
+    if len(files) > 1:
+        say(f"saved {', '.join(printable(str(file)) for file in files[: sample.index + 1])}")
     if unread is not None:
         raise unread
     if stop.signal is not None:
         say("charlm: stopped")
         return 128 + stop.signal
     return 0
+
+
+def _seconds(word: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(word) < math.inf:
+            return float(word)
+    raise ArgumentTypeError(f"expected a number of seconds from 0 on, got {word!r}")
+
+
+def _state_files(name: str | None, num_samples: int) -> list[Path]:
+    """Return where the state of each sample is saved, none if it is not."""
+    if name is None:
+        return []
+    path = Path(name)
+    if num_samples == 1 or path.is_dir():  # a folder is refused
+        return [path]
+    numbers = range(1, num_samples + 1)
+    return [path.parent / f"{path.stem}-{number}{path.suffix}" for number in numbers]
 
 
 def _prompt(arguments: Namespace) -> str:
@@ -151,18 +196,13 @@ def _until(stop: Stop, sample: "Sample") -> Iterable[str]:
             return
 
 
-def _print_text(prompt: str, pieces: Iterable[str]) -> None:
-    """Write a text as it is drawn: at once, but not with a system call for every character."""
-    shown = visible if sys.stdout.isatty() else str
-    print(shown(prompt), end="", flush=True)
-    flushed = 0.0
+def _print_text(writer: TextWriter, prompt: str, pieces: Iterable[str]) -> None:
+    """Write a prompt at once, and the text that follows it as it is drawn."""
+    writer.write(prompt, at_once=True)
+    sys.stdout.flush()
     for piece in pieces:
-        sys.stdout.write(shown(piece))
-        now = time.monotonic()
-        if now - flushed > FLUSH:
-            sys.stdout.flush()
-            flushed = now
-    print(flush=True)
+        writer.write(piece)
+    writer.end()
 
 
 def _print_object(sample: "Sample", text: str) -> None:
@@ -192,12 +232,13 @@ def _write_lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig)
     drawn = lm.lines(known=known, with_surprisal=arguments.json, **settings)
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
-    found = 0
+    found, writer = 0, TextWriter(arguments.delay)
     for line, sample in drawn:
         if arguments.json:
             _print_object(sample, line)
         else:
-            print(visible(line) if sys.stdout.isatty() else line, flush=True)
+            writer.write(line)
+            writer.end()
         found += 1
     if found == lines.lines:
         return 0

@@ -1,24 +1,35 @@
 """The verb ``info``."""
 
 import json
+import math
 from argparse import Namespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import Subparsers, add_json, add_run
-from charlm.cli.repeat import repeat_commands
-from charlm.cli.terminal import printable
+from charlm.cli.progress import clock
+from charlm.cli.repeat import cell_flags, repeat_commands
+from charlm.cli.terminal import age_of, ago, printable
+from charlm.files import as_path, shell_command
+
+if TYPE_CHECKING:
+    from charlm.checkpoint import Checkpoint, Counters
 
 
 def add_parser(verbs: Subparsers) -> None:
     """Add the parser of this verb."""
     parser = verbs.add_parser(
         "info",
-        help="print the settings and the progress of a run",
-        description="Print the settings, the text and the progress of a run, and the commands "
-        "that repeat it.",
+        help="print what a run is and how far it is",
+        description="Print the model, the text and the progress of a run, and how to go on.",
     )
     add_run(parser)
-    add_json(parser)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="print every setting, and the commands that repeat the run",
+    )
+    add_json(parser, "print all as one JSON object")
 
 
 def run(arguments: Namespace) -> int:
@@ -27,9 +38,65 @@ def run(arguments: Namespace) -> int:
 
     path = checkpoints.locate(arguments.run, "latest")
     found = checkpoints.load(path, model_only=True)
+    if arguments.json or arguments.all:
+        facts = _all_facts(path, found, arguments.cell_file)
+        if arguments.json:
+            print(json.dumps(facts, ensure_ascii=False))
+        else:
+            _print_all(facts)
+        return 0
+    for label, text in _summary(path, found, arguments.cell_file).items():
+        print(f"{label:9} {printable(text)}")
+    return 0
+
+
+def _summary(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[str, str]:
+    """Return what a person asks of a run, a line each."""
+    model, source, train = found.model_config, found.source, found.train_config
+    counters = found.counters
+    total = (
+        f"{train.minutes:g} minutes"
+        if train.total_steps is None
+        else f"{train.total_steps:,} steps"
+    )
+    summary = {
+        "model": f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+        f"{model.num_parameters(found.tokenizer.vocab_size):,} parameters",
+        "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB, saved {ago(age_of(path))}",
+        "text": f"{_named(source.files)}: {source.characters:,} characters, "
+        f"{found.tokenizer.vocab_size:,} symbols",
+        "loss": _loss(counters),
+        "training": f"{clock(counters.seconds)} for {counters.step:,} of {total}, "
+        f"seed {train.seed}",
+    }
+    is_run = path.stem in ("latest", "best")
+    commands = {"generate": [as_path(path.parent if is_run else path)]}
+    if is_run:
+        done = train.total_steps is not None and counters.step >= train.total_steps
+        commands["resume"] = [*commands["generate"], *["--steps", str(2 * counters.step)] * done]
+    for verb, words in commands.items():
+        summary[verb] = shell_command(["charlm", verb, *words, *cell_flags(cell_files)])
+    return summary
+
+
+def _named(files: tuple[str, ...]) -> str:
+    """Return the names of some files, of many the first ones."""
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return ", ".join(files[:3]) + more or "unknown"
+
+
+def _loss(counters: "Counters") -> str:
+    if counters.best_loss is None:
+        return "not measured yet"
+    nats, bits = counters.best_loss, counters.best_loss / math.log(2)
+    return f"{nats:.4f} nats ({bits:.4f} bits) per character at step {counters.best_step:,}"
+
+
+def _all_facts(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[str, Any]:
+    """Return all that is known of a run, by name."""
     model, source = found.model_config, found.source
     vocab_size = found.tokenizer.vocab_size
-    facts: dict[str, Any] = {
+    return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "parameters": model.num_parameters(vocab_size),
@@ -44,13 +111,13 @@ def run(arguments: Namespace) -> int:
         "best_loss": found.counters.best_loss,
         "best_step": found.counters.best_step,
         "seconds": round(found.counters.seconds, 1),
-        "repeat": repeat_commands(found, arguments.cell_file),
+        "repeat": repeat_commands(found, cell_files),
         "model": model.to_dict(),
         "train": found.train_config.to_dict(),
     }
-    if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
-        return 0
+
+
+def _print_all(facts: dict[str, Any]) -> None:
     facts |= facts.pop("model") | facts.pop("train")
     for name, value in facts.items():
         if name == "vocabulary":
@@ -58,4 +125,3 @@ def run(arguments: Namespace) -> int:
         if isinstance(value, list):
             value = (" && " if name == "repeat" else ", ").join(value)
         print(f"{name:20} {printable(str(value))}")
-    return 0

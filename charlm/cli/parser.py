@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 
 from charlm import __version__
 from charlm.cells import CELLS
+from charlm.cli.suggestions import nearest_flag, nearest_verb
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data import unknown
 from charlm.errors import ConfigError
@@ -30,7 +31,7 @@ examples:
   charlm resume checkpoints/english --steps 2000
   charlm evaluate checkpoints/english another.txt
 
-'charlm VERB --help' describes all flags of a verb, which may stand anywhere.
+'charlm help VERB' describes all flags of a verb, which may stand anywhere.
 
 exit status: 0 done, 1 an error that you can mend, 2 wrong usage, 128 + n after
 signal n (130 Ctrl-C)"""
@@ -129,23 +130,53 @@ def make_parser(verbs: Iterable[Verb]) -> tuple[Parser, dict[str, Parser]]:
     subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in verbs:
         verb.add_parser(subparsers)
-    for parser in subparsers.choices.values():
+    for name, parser in subparsers.choices.items():
         _add_cell_file(parser)
+        parser.usage = f"charlm {name} {_positionals(parser)} [flags]"  # some have 30 flags
     return top, subparsers.choices
+
+
+def _positionals(parser: argparse.ArgumentParser) -> str:
+    """Return the arguments of a verb that are no flags, as a usage shows them."""
+    shapes: dict[Any, str] = {"+": "{0} [{0} ...]", "*": "[{0} ...]", "?": "[{0}]", None: "{0}"}
+    return " ".join(
+        shapes[action.nargs].format(action.metavar or f"{{{','.join(action.choices or ())}}}")
+        for action in parser._get_positional_actions()
+    )
 
 
 def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, argparse.Namespace]:
     """Return the verb of a command line and its arguments; wrong usage exits with status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] == "help":
+        words = [*words[1:2], "--help"]
     load_cells(words)
     top, parsers = make_parser(verbs)
-    if not words or words[0] not in parsers:
+    if words[0].startswith("-"):
         top.parse_args(words)  # exits: --help, --version, or wrong usage
         raise AssertionError(words)
+    if words[0] not in parsers:
+        hint = nearest_verb(words[0], parsers)
+        if not hint and Path(words[0]).is_file():
+            hint = f"; did you mean charlm train {words[0]}?"
+        top.error(f"unknown verb {words[0]!r}{hint}")
     # Intermixed: flags may stand between and behind files.
-    arguments = parsers[words[0]].parse_intermixed_args(words[1:])
+    arguments, rest = parsers[words[0]].parse_known_intermixed_args(words[1:])
+    if rest:
+        parsers[words[0]].error(_unknown(rest, parsers[words[0]]))
     verb = next(verb for verb in verbs if verb.__name__.endswith(f".{words[0]}"))
     return verb, arguments
+
+
+def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
+    """Return what to say of words that a verb does not take, the first flag of them if any."""
+    flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    if flag is not None:
+        return f"unknown flag {flag}{nearest_flag(flag, known)}"
+    hints = {"--prompt": "a text to continue", "--text": "the text of the run"}
+    hint = next((f"; {what} goes behind {f}" for f, what in hints.items() if f in known), "")
+    return f"unexpected argument {words[0]!r}{hint}"
 
 
 def utf8(argument: str) -> str:
@@ -239,6 +270,11 @@ def _cell_options() -> list[tuple["Field[Any]", list[str]]]:
 def flag_of(name: str) -> str:
     """Return the flag of a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def as_flag(name: str, value: str | None = None) -> str:
+    """Return the flag of a setting, with a value behind it if one is given."""
+    return flag_of(name) if value is None else f"{flag_of(name)} {value}"
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:

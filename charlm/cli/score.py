@@ -70,7 +70,7 @@ def add_parser(verbs: Subparsers) -> None:
         help="UTF-8 texts; of a folder its .txt and .md files (default: stdin)",
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--lines", action="store_true", help="a figure for each line of the text")
+    how.add_argument("--by-line", action="store_true", help="a figure for each line of the text")
     how.add_argument(
         "--rank",
         action="store_true",
@@ -120,7 +120,7 @@ def run(arguments: Namespace) -> int:
         if not text:
             raise CorpusError(f"nothing is left of {file}: the model knows none of its characters")
     found = _ranked([scored(name, text) for name, text in texts.items()])
-    if arguments.lines:
+    if arguments.by_line:
         lines = [line for whole in found for line in _by_line(whole)]
         _print_scores(lines, arguments.json, several=len(texts) > 1)
         return 0

@@ -7,13 +7,15 @@ import select
 import signal
 import stat
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from charlm.errors import CorpusError
+from charlm.cli.parser import as_flag
+from charlm.errors import CharlmError, CorpusError
 
 if TYPE_CHECKING:
     from charlm.data.unknown import UnknownCharacters
@@ -61,7 +63,9 @@ def printable(text: str) -> str:
 
 
 def complain(message: object) -> None:
-    """Write an error to stderr, as one line of bounded length."""
+    """Write an error to stderr, as one line of bounded length; it names settings as flags."""
+    if isinstance(message, CharlmError):
+        message = message.written(as_flag)
     line = printable(str(message))
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
 
@@ -143,7 +147,30 @@ def visible(text: str) -> str:
 
 def columns_of(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(map(_columns_of_character, text))
+
+
+def _columns_of_character(c: str) -> int:
+    if unicodedata.category(c) in ("Mn", "Me", "Cf"):  # accents that combine, joiners
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def age_of(file: Path) -> float:
+    """Return the seconds since a file was written, to be shown: only the clock of the wall knows.
+
+    If that clock was set since, they may be wrong, or negative.
+    """
+    return time.time() - file.stat().st_mtime
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was, such as ``2 hours ago``."""
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        count = int(seconds // size)
+        if count >= 1:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
 
 
 def cut(text: str, columns: int) -> str:

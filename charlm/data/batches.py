@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from charlm.data.tokenizer import Ids
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, argument
 
 IGNORED = -100  # a target that is none, as torch's cross entropy has it
 
@@ -79,8 +79,8 @@ class LaneStream:
         if lane_length < seq_length:
             raise CorpusError(
                 f"a training text of {len(ids)} characters does not fill one window of "
-                f"{seq_length} characters in each of {batch_size} lanes: lower --batch-size or "
-                "--seq-length, or leave them out"
+                f"{seq_length} characters in each of {batch_size} lanes: lower "
+                f"{argument('batch_size')} or {argument('seq_length')}, or leave them out"
             )
         self.windows_per_epoch = -(-lane_length // seq_length)
         # Lanes as views (B, lane_length): nothing of the text is copied.

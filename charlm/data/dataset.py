@@ -10,7 +10,7 @@ from charlm.data.batches import LaneStream, Stream
 from charlm.data.items import ItemStream, line_end, split_items
 from charlm.data.text_files import find_texts, fingerprint, listed, read_text, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer, Ids
-from charlm.errors import CorpusError
+from charlm.errors import CorpusError, argument
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
 
 
@@ -78,8 +78,8 @@ class Dataset:
             if len(part) < 2:
                 raise CorpusError(
                     f"the {name} part of a text of {len(ids)} characters holds {len(part)} with a "
-                    f"validation_fraction of {validation_fraction}, and needs at least 2: give a "
-                    "longer text or another share"
+                    f"{argument('validation_fraction')} of {validation_fraction}, and needs at "
+                    "least 2: give a longer text or another share"
                 )
         return cls(
             tokenizer=tokenizer,
@@ -141,8 +141,8 @@ def reopen(
             raise CorpusError(
                 f"the text of {listed(names)} is not the one of this run: it has changed, as its "
                 f"fingerprint is {found.fingerprint[:16]} and the run's is {expected[:16]}; name "
-                "the right text with --text, or begin a new run from these weights with charlm "
-                "train --init-from" + _joined_before(names)
+                f"the right text with {argument('text')}, or begin a new run from these weights "
+                f"with train and {argument('init_from')}{_joined_before(names)}"
             )
         large = found.characters >= id_cache.LARGE
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
@@ -198,4 +198,6 @@ def _check_regular(files: tuple[str, ...]) -> None:
     """Refuse texts of a run that are not files: a stranger may have named a pipe or a device."""
     for file in files:
         if not is_regular_file(file):
-            raise CorpusError(f"the run's text {file} is not there: name it with --text")
+            raise CorpusError(
+                f"the run's text {file} is not there: name it with {argument('text')}"
+            )

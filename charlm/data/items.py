@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charlm.data.batches import IGNORED, Window
 from charlm.data.tokenizer import CharTokenizer, Ids
-from charlm.errors import ConfigError, CorpusError
+from charlm.errors import ConfigError, CorpusError, argument
 
 LEAST_ITEMS = 100  # of a text that is taken for a list
 MOST_CHARACTERS = 50  # of an item, in the mean
@@ -75,7 +75,8 @@ def split_items(text: str, validation_fraction: float) -> tuple[str, str]:
         if not part:
             raise CorpusError(
                 f"the {name} part of a list of {len(train) + len(held_out)} items is empty with a "
-                f"validation_fraction of {validation_fraction}: give more items or another share"
+                f"{argument('validation_fraction')} of {validation_fraction}: give more items or "
+                "another share"
             )
     ordered = (line for _, line in sorted(held_out))
     return "\n".join(train) + "\n", "\n".join(ordered) + "\n"
@@ -89,7 +90,9 @@ def line_end(tokenizer: CharTokenizer) -> int:
     """
     place = tokenizer.vocabulary.find("\n")
     if place < 0:
-        raise ConfigError("items need line ends, and the text is a single line: leave items out")
+        raise ConfigError(
+            f"{argument('items')} needs line ends, and the text is a single line: leave it out"
+        )
     return place
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.data.unknown import nearest
-from charlm.errors import ConfigError, TokenError
+from charlm.errors import ConfigError, TokenError, argument
 
 UNKNOWN = "\ufffd"
 CHUNK = 1 << 20  # characters at a time, so that a large text never stands in memory as UTF-32
@@ -92,7 +92,7 @@ class CharTokenizer:
         vocabulary = kept.tobytes().decode("utf-32-le", "surrogatepass")
         if min_count > 1 and vocabulary == UNKNOWN:
             raise ConfigError(
-                f"no character of the text occurs min_count ({min_count}) times: lower --min-count"
+                f"no character of the text occurs {min_count} times: lower {argument('min_count')}"
             )
         return cls(vocabulary, unknown=min_count > 1)
 
@@ -135,10 +135,10 @@ class CharTokenizer:
             f"character {character!r} (U+{ord(character):04X}) at position {position} of {source} "
             f"is not in the vocabulary ({self.vocab_size} characters): "
             + (
-                f"--unknown nearest reads it as {near!r}"
+                f"{argument('unknown', 'nearest')} reads it as {near!r}"
                 if near
-                else "--unknown skip leaves it out, or train with --min-count 2 to have an unknown "
-                "symbol"
+                else f"{argument('unknown', 'skip')} leaves it out, or train with "
+                f"{argument('min_count', 2)} to have an unknown symbol"
             )
         )
 

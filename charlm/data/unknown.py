@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Set as AbstractSet
 
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 
 CHOICES = ("error", "skip", "nearest")
 MOST_NAMED = 5  # kinds of changes that a summary names
@@ -92,7 +92,9 @@ class UnknownCharacters:
 
     def __init__(self, vocabulary: str, how: str = "error", *, has_symbol: bool = False):
         if how not in CHOICES:
-            raise ConfigError(f"unknown must be one of {', '.join(CHOICES)} (got {how!r:.100})")
+            raise ConfigError(
+                f"{argument('unknown')} must be one of {', '.join(CHOICES)} (got {how!r:.100})"
+            )
         self.known = frozenset(vocabulary)
         self.how = how
         self.has_symbol = has_symbol

@@ -15,7 +15,7 @@ from charlm.cells.base import State
 from charlm.data.batches import IGNORED
 from charlm.data.items import Rows, batches_by_length
 from charlm.data.tokenizer import Ids
-from charlm.errors import CorpusError, DivergenceError
+from charlm.errors import CorpusError, DivergenceError, argument
 from charlm.evaluation.result import Evaluation
 from charlm.inference.chunked import read_chunked
 from charlm.model.language_model import CharLM
@@ -23,7 +23,10 @@ from charlm.tensor_file import Floats
 
 ITEMS = 256  # of a list, scored side by side
 MOST_LOGITS = 1 << 25  # held at a time (B * T * V)
-NOT_FINITE = "the model's predictions are NaN or infinite: train it with a lower --learning-rate"
+NOT_FINITE = (
+    "the model's predictions are NaN or infinite: train it with a lower "
+    f"{argument('learning_rate')}"
+)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import LinesConfig, SampleConfig
-from charlm.errors import ConfigError
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import Doubles, choose, surprisal, unnormalized
@@ -59,8 +58,9 @@ class Block:
         with_surprisal: bool = False,
     ):
         assert config.seed is not None
+        self.engine = engine
+        self.prompt = prompt
         self.indices = indices
-        self.owner = prompt.owner
         self.with_surprisal = with_surprisal
         self.config = config
         self.mask = mask
@@ -102,11 +102,19 @@ class Block:
         self.unread = True
         return self.ids
 
-    def prompt_state(self, place: int) -> PromptState:
-        """Return the state of one of the samples, after what was drawn last."""
-        self._read()
-        state = tuple(s[:, place : place + 1] for s in self.stepper.state)
-        return PromptState(self.logits[place].copy(), state, self.owner)
+    def prompt_state(self, place: int, step: int) -> PromptState:
+        """Return the state of one of the samples after so many steps."""
+        if step == self.count:
+            self._read()
+            state = tuple(s[:, place : place + 1] for s in self.stepper.state)
+            return PromptState(self.logits[place].copy(), state, self.prompt.owner)
+        # Others are further on, so what this one has drawn is read again, from the prompt on.
+        stepper = self.engine.stepper(self.prompt.state)
+        logits = self.prompt.logits
+        with np.errstate(over="ignore", invalid="ignore"):
+            for ids, _ in self.drawn[:step]:
+                logits = stepper.step(np.array([ids[place]]))[0]
+        return PromptState(logits.copy(), stepper.state, self.prompt.owner)
 
     def _read(self) -> None:
         if self.unread:
@@ -209,14 +217,8 @@ class Sample:
         return self._nats / max(1, self.count) / math.log(2) if self.block.with_surprisal else None
 
     def prompt_state(self) -> PromptState:
-        """Return the state of the model after all that was drawn, stop texts included.
-
-        Raises:
-            ConfigError: if others are drawn beside this sample, and are further on.
-        """
-        if self.count != self.block.count:
-            raise ConfigError("only a sample that is drawn alone has a state: set num_samples to 1")
-        return self.block.prompt_state(self.place)
+        """Return the state of the model after all that was drawn, stop texts included."""
+        return self.block.prompt_state(self.place, self.count)
 
 
 def samples(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import SampleConfig
-from charlm.errors import ConfigError, DivergenceError
+from charlm.errors import ConfigError, DivergenceError, argument
 
 COLDEST = 1e-260  # below this temperature gaps of float32 would overflow, and all is argmax anyway
 
@@ -24,7 +24,7 @@ def check_finite(values: NDArray[Any]) -> None:
     if not math.isfinite(values.item() if values.size == 1 else np.add.reduce(values, axis=None)):
         raise DivergenceError(
             "the model's predictions are NaN or infinite: its state has grown without bound; train "
-            "it again with a lower --learning-rate"
+            f"it again with a lower {argument('learning_rate')}"
         )
 
 
@@ -106,5 +106,8 @@ def allowed_mask(vocabulary: str, config: SampleConfig, unknown_id: int | None) 
     if unknown_id is not None:
         allowed[unknown_id] = False
     if not allowed.any():
-        raise ConfigError("allow and forbid leave no character of the model's vocabulary to draw")
+        raise ConfigError(
+            f"{argument('allow')} and {argument('forbid')} leave no character of the model's "
+            "vocabulary to draw"
+        )
     return None if allowed.all() else np.where(allowed, 0.0, -np.inf)

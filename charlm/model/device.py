@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.model.distributed import local_rank
 
 
@@ -26,7 +26,9 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = next(device for device, is_there in available.items() if is_there)
     if not available[name]:
-        raise ConfigError(f"device {name!r} is not there on this machine: choose cpu or auto")
+        raise ConfigError(
+            f"{argument('device')} {name!r} is not there on this machine: choose cpu or auto"
+        )
     if name == "cuda":  # of several processes each has its own
         return torch.device(name, local_rank())
     return torch.device(name)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 
 TIMEOUT = datetime.timedelta(minutes=10)  # to wait for the slowest process
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class Processes:
         """
         if batch_size % self.size:
             raise ConfigError(
-                f"batch_size ({batch_size}) must be a multiple of the number of processes "
-                f"({self.size})"
+                f"{argument('batch_size')} ({batch_size}) must be a multiple of the number of "
+                f"processes ({self.size})"
             )
         share = batch_size // self.size
         return slice(self.rank * share, (self.rank + 1) * share)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from charlm.config import PRECISIONS, ComputeConfig, ModelConfig, TrainConfig
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.model.device import autocast, torch_threads
 from charlm.model.language_model import CharLM
 from charlm.training.presets import REFERENCE
@@ -101,7 +101,7 @@ def seconds_per_window(
             raise failure
         raise ConfigError(
             f"this machine cannot train backbone {config.backbone!r} in {', '.join(precisions)}: "
-            "choose --precision float32"
+            f"choose {argument('precision', 'float32')}"
         )
     return best
 

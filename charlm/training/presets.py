@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from charlm.config import ModelConfig, TrainConfig, option_names
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, nearest
 
 REFERENCE = ModelConfig(), TrainConfig()
@@ -74,7 +74,8 @@ def choose_configs(
     lengths = [name for name in ("steps", "epochs", "minutes") if given.get(name) is not None]
     if len(lengths) > 1:
         raise ConfigError(
-            f"{' and '.join(lengths)} cannot both be given: one follows from the other"
+            f"{' and '.join(map(argument, lengths))} cannot both be given: one follows from the "
+            "other"
         )
     asked = TrainConfig(**_part(TrainConfig, given))
     model = _model_config(given)

@@ -11,7 +11,7 @@ from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint, Counters, Stage
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.data.dataset import reopen
-from charlm.errors import CheckpointError, ConfigError
+from charlm.errors import CheckpointError, ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, no_progress
 from charlm.model.device import keep_memory
 from charlm.model.language_model import CharLM
@@ -105,7 +105,7 @@ def _latest(run: PathLike) -> Path:
     if path.stem not in ("latest", "best"):
         raise CheckpointError(
             f"{path} is a checkpoint without its run: resume a run folder, or begin a new run from "
-            "it with charlm train --init-from"
+            f"it with train and {argument('init_from')}"
         )
     latest = path.with_stem("latest")
     if path != latest and latest.is_file():
@@ -157,12 +157,13 @@ def _check_unfinished(folder: Path, counters: Counters, config: TrainConfig) -> 
     if config.total_steps is not None and counters.step >= config.total_steps:
         raise ConfigError(
             f"run {folder} is finished: it has done {counters.step} steps, and "
-            f"{config.total_steps} are asked for; give a larger total with --steps or --minutes"
+            f"{config.total_steps} are asked for; give a larger total with {argument('steps')} or "
+            f"{argument('minutes')}"
         )
     if config.total_steps is None and counters.seconds >= 60 * config.minutes:
         raise ConfigError(
             f"run {folder} has trained for {counters.seconds / 60:.1f} minutes, and "
-            f"{config.minutes:g} are asked for; give a larger total with --minutes"
+            f"{config.minutes:g} are asked for; give a larger total with {argument('minutes')}"
         )
 
 
@@ -171,7 +172,10 @@ def _extended(
 ) -> TrainConfig:
     """Return ``config`` with a new total, if one is given; the rate falls in as large a share."""
     if steps is not None and minutes is not None:
-        raise ConfigError("steps and minutes cannot both be given: one follows from the other")
+        raise ConfigError(
+            f"{argument('steps')} and {argument('minutes')} cannot both be given: one follows from "
+            "the other"
+        )
     given = {name: value for name, value in changes.items() if value is not None}
     if minutes is not None:
         given = {"minutes": minutes, "steps": None, "decay_steps": None, "decay_plan": ""} | given

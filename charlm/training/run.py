@@ -88,7 +88,7 @@ class Run:
                 yield progress
         except DivergenceError as error:
             raise DivergenceError(
-                f"{error}; {self.folder / 'latest.safetensors'} is from before, and "
+                f"{error.message}; {self.folder / 'latest.safetensors'} is from before, and "
                 f"{self._resume_command} --learning-rate RATE continues from it"
             ) from None
         except RuntimeError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.data import id_cache
-from charlm.errors import CheckpointError, ConfigError
+from charlm.errors import CheckpointError, ConfigError, argument
 from charlm.files import (
     TEMPORARY,
     PathLike,
@@ -73,7 +73,9 @@ class RunDir:
     @classmethod
     def _claim(cls, path: Path) -> "RunDir":
         if path.exists() and not path.is_dir():
-            raise ConfigError(f"{path} is a file, not a run folder: choose another name with --out")
+            raise ConfigError(
+                f"{path} is a file, not a run folder: choose another name with {argument('out')}"
+            )
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         make_folder(path)
         try:
@@ -81,11 +83,12 @@ class RunDir:
             if _holds_something(path):
                 run_dir.release()
                 raise ConfigError(
-                    f"run folder {path} is there already and not empty: choose another with --out, "
-                    "or continue that run: " + shell_command(["charlm", "resume", as_path(path)])
+                    f"run folder {path} is there already and not empty: choose another with "
+                    f"{argument('out')}, or continue that run: "
+                    + shell_command(["charlm", "resume", as_path(path)])
                 )
         except CheckpointError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(error.message) from None
         run_dir.made = made
         return run_dir
 

@@ -15,7 +15,7 @@ from charlm.data import id_cache
 from charlm.data.dataset import Dataset
 from charlm.data.text_files import find_texts, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
-from charlm.errors import ConfigError, CorpusError
+from charlm.errors import ConfigError, CorpusError, argument
 from charlm.files import PathLike, ProgressCallback, check_name, no_progress
 from charlm.model.device import keep_memory
 from charlm.model.distributed import Processes
@@ -161,9 +161,12 @@ def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
     """Return the run whose weights to start with, unless a model is asked for beside it."""
     base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
     own = base.model_config.to_dict().keys() - {"items"}  # how a text is read is no weight
-    twice = ", ".join(sorted(settings.keys() & own))
+    twice = sorted(settings.keys() & own)
     if twice:
-        raise ConfigError(f"{twice} cannot be given with init_from, which has its own model")
+        raise ConfigError(
+            f"{', '.join(map(argument, twice))} cannot be given with {argument('init_from')}, "
+            "which has its own model"
+        )
     return base
 
 

@@ -21,7 +21,7 @@ from charlm.checkpoint import Checkpoint, Counters, Source, Stage
 from charlm.config import PRECISIONS, TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.data.dataset import Dataset
-from charlm.errors import ConfigError, DivergenceError
+from charlm.errors import ConfigError, DivergenceError, argument
 from charlm.evaluation.loss import evaluate
 from charlm.model.device import autocast, torch_threads
 from charlm.model.distributed import Processes
@@ -73,7 +73,7 @@ class Trainer:
     ):
         if precision not in PRECISIONS:
             names = ", ".join(PRECISIONS)
-            raise ConfigError(f"precision must be one of {names} (got {precision!r})")
+            raise ConfigError(f"{argument('precision')} must be one of {names} (got {precision!r})")
         self.model = model
         self.dataset = dataset
         self.config = config
@@ -280,7 +280,7 @@ class Trainer:
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise DivergenceError(
                 f"the weights are NaN or infinite after step {self.counters.step}: lower "
-                "--learning-rate"
+                f"{argument('learning_rate')}"
             )
         names = {p: name for name, p in self.model.named_parameters()}
         kept = self.optimizer.state
@@ -360,11 +360,12 @@ class Trainer:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 rate = learning_rate(step, self.config)
-                clip = "lower --grad-clip" if self.config.grad_clip else "set --grad-clip"
-                clip = "choose --precision float32" if self.in_float16 else clip
+                clip = f"{'lower' if self.config.grad_clip else 'set'} {argument('grad_clip')}"
+                if self.in_float16:
+                    clip = f"choose {argument('precision', 'float32')}"
                 raise DivergenceError(
                     f"the {name} became {value} at step {step + 1} with a "
-                    f"learning rate of {rate:.2g}: lower --learning-rate, or {clip}"
+                    f"learning rate of {rate:.2g}: lower {argument('learning_rate')}, or {clip}"
                 )
 
 

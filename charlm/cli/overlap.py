@@ -1,4 +1,4 @@
-"""The verb ``memorized``."""
+"""The verb ``overlap``."""
 
 import json
 from argparse import Namespace
@@ -12,16 +12,18 @@ from charlm.cli.parser import (
     add_unknown,
     given,
 )
-from charlm.cli.progress import ProgressBar
-from charlm.cli.terminal import printable, say, say_unknown, text_files
+from charlm.cli.progress import ProgressBar, folded
+from charlm.cli.terminal import say, say_unknown, text_files
 from charlm.config import SampleConfig
 from charlm.errors import ConfigError
+
+MOST_SHOWN = 2000  # characters of the longest overlap
 
 
 def add_parser(verbs: Subparsers) -> None:
     """Add the parser of this verb."""
     parser = verbs.add_parser(
-        "memorized",
+        "overlap",
         help="measure how much a model copies its training text",
         description="Generate, and report the longest verbatim overlap with the training text, "
         "and the share of short substrings that are new.",
@@ -37,12 +39,12 @@ def run(arguments: Namespace) -> int:
     """Print how much a model copies its training text."""
     from charlm import api
     from charlm.data.text_files import read_text
-    from charlm.evaluation.memorization import memorized
+    from charlm.evaluation.overlap import find_overlap
     from charlm.inference.sampling import seeded
 
     text = read_text(text_files(arguments.files))
     if getattr(arguments, "length", None) == 0:
-        raise ConfigError("length 0, without end, does not go with memorized")
+        raise ConfigError("--length 0, without end, does not go with overlap")
     lm = api.load(arguments.run, unknown=arguments.unknown)
     settings = {"num_samples": 65} | given(arguments, SampleConfig.names())
     config = seeded(SampleConfig(**settings))
@@ -53,7 +55,7 @@ def run(arguments: Namespace) -> int:
             texts.append("".join(sample))
             bar.update(len(texts[-1]))
     say_unknown(lm.unknown)
-    result = memorized(texts, text)
+    result = find_overlap(texts, text)
     characters = sum(map(len, texts))
     if arguments.json:
         values = {
@@ -67,9 +69,21 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(values, ensure_ascii=False))
         return 0
     print(f"{characters:,} characters generated in {len(texts)} samples")
-    print(f"longest verbatim overlap with the text: {len(result.longest)} characters")
-    print(f"  at character {result.place:,}: {printable(result.longest[:200])!r}")
+    print(
+        f"longest verbatim overlap with the text: {len(result.longest):,} characters, "
+        f"at character {result.place:,}"
+    )
+    print(_passage(result.longest))
     for length, share in result.new_share.items():
         what = "no sample is as long" if share is None else f"{share:7.2%} are not in the text"
         print(f"substrings of {length:2} characters: {what}")
     return 0
+
+
+def _passage(text: str) -> str:
+    """Return a passage folded and indented, its line ends marked with a backslash and an n."""
+    lines = text[:MOST_SHOWN].replace("\n", "\\n\n").removesuffix("\n").split("\n")
+    shown = [f"  | {piece}" for line in lines for piece in folded(line, 75)]
+    if len(text) > MOST_SHOWN:
+        shown.append(f"  ... and {len(text) - MOST_SHOWN:,} characters more")
+    return "\n".join(shown)

@@ -1,4 +1,4 @@
-"""Memorisation: verbatim overlap between generated texts and the training text."""
+"""Verbatim overlap between generated texts and the training text: how much is memorised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Memorized:
+class Overlap:
     """How much of some texts is in the training text, verbatim.
 
     Attributes:
@@ -75,7 +75,7 @@ def _power(length: int) -> np.uint64:
     return np.uint64(pow(int(BASE), length, 1 << 64))
 
 
-def memorized(texts: Iterable[str], training_text: str) -> Memorized:
+def find_overlap(texts: Iterable[str], training_text: str) -> Overlap:
     """Return how much of ``texts``, at least one, is in ``training_text``."""
     index = Index(training_text)
     generated = [Index(text) for text in texts]
@@ -95,4 +95,4 @@ def memorized(texts: Iterable[str], training_text: str) -> Memorized:
             high = middle - 1
         else:
             low, longest = middle, copied
-    return Memorized(longest, training_text.find(longest), new_share)
+    return Overlap(longest, training_text.find(longest), new_share)
