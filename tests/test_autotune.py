@@ -1,21 +1,16 @@
-import contextlib
 import math
 
-import numpy as np
 import pytest
 import torch
-from conftest import B, T, V, dataset_of, tiny_config, words
+from conftest import B, T, V, tiny_config
 
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.autotune import Compute
-from charlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-DATASET = dataset_of(words(400))
-VOCAB_SIZE = DATASET.tokenizer.vocab_size
 SIZES = {"batch_size": B, "seq_length": T}
 CANDIDATES = [Compute("float32", 0), Compute("float32", 1)]
 
@@ -65,7 +60,8 @@ def test_only_a_clear_gain_changes_the_arithmetic(monkeypatch, bfloat16, one_thr
         }
 
     monkeypatch.setattr(autotune, "seconds_per_window", seconds)
-    monkeypatch.setattr(autotune.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [0, 1])
+    monkeypatch.setattr(autotune, "cores_are_free", lambda _: True)
     found, _ = autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), TrainConfig(**SIZES))
     assert found == chosen
 
@@ -100,33 +96,21 @@ def test_what_is_asked_for_is_the_only_candidate(asked, expected):
 @pytest.mark.parametrize(("total", "expected"), [(1, [0]), (2, [0, 1]), (16, [0, 8, 1])])
 def test_threads_are_all_of_them_or_half_or_one(monkeypatch, total, expected):
     monkeypatch.setattr(autotune.torch, "get_num_threads", lambda: total)
-    assert autotune.thread_counts(CPU) == expected
+    assert autotune.thread_counts() == expected
 
 
-def test_only_numbers_of_threads_that_give_the_same_bits_are_interchangeable(monkeypatch):
-    """One number of threads rounds otherwise: it is left out, and the trainer is what it was."""
-    trainer = Trainer(CharLM(tiny_config(), VOCAB_SIZE), DATASET, TrainConfig(steps=9, **SIZES))
-    before = trainer.checkpoint().tensors()
-    step, now = Trainer.step, []
+def test_threads_that_get_no_core_are_not_even_timed(monkeypatch):
+    timed = []
 
-    @contextlib.contextmanager
-    def threads(count):
-        now.append(count)
-        yield
+    def seconds(_config, _size, candidates, **_):
+        timed.extend(candidates)
+        return dict.fromkeys(candidates, 1.0)
 
-    def rounding(self):
-        result = step(self)
-        if now[-1] == 3:
-            next(self.model.parameters()).data[0, 0] *= 1 + 2**-23
-        return result
-
-    monkeypatch.setattr(autotune, "torch_threads", threads)
-    monkeypatch.setattr(Trainer, "step", rounding)
-    assert autotune.interchangeable(trainer, [0, 1, 3, 2]) == (0, 1, 2)
-    assert now == [0, 1, 3, 2]
-    after = trainer.checkpoint().tensors()
-    assert after.keys() == before.keys()
-    assert all(np.array_equal(after[name], before[name]) for name in before)
+    monkeypatch.setattr(autotune, "seconds_per_window", seconds)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [0, 1])
+    monkeypatch.setattr(autotune, "cores_are_free", lambda count: count == 1)
+    autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), TrainConfig(**SIZES))
+    assert {threads for _, threads in timed} == {1}
 
 
 @pytest.mark.parametrize("epoch", [0.5, 1000.0])
