@@ -48,6 +48,11 @@ class Counters(Settings):
     loss_count: int = setting(0, "how many these are", minimum=0)
     seconds: float = setting(0.0, "time spent training, over all sessions", minimum=0)
 
+    @property
+    def loss(self) -> float | None:
+        """The validation loss of the best step, of all that is held out if that is known."""
+        return self.best_loss if self.whole_loss is None else self.whole_loss
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Settings):

@@ -86,7 +86,7 @@ def test_a_part_without_items_is_refused(fraction):
 
 
 def test_a_text_of_one_line_has_no_items():
-    with pytest.raises(ConfigError, match="leave items out"):
+    with pytest.raises(ConfigError, match="items needs line ends"):
         line_end(CharTokenizer("ab"))
 
 

@@ -80,7 +80,7 @@ def test_a_model_reads_every_text_in_the_way_that_it_was_loaded_for():
     settings = {"length": 200, "seed": 1}
     text = near.generate("Café", stop=("é",), allow=("ábcdé ",), **settings)
     assert text == lm.generate("Cafe", stop=("e",), allow=("abcde ",), **settings)
-    lines = near.lines(charlm.LinesConfig(lines=2, starts_with="É"), charlm.SampleConfig(seed=1))
+    lines = near.lines(2, starts_with="É", seed=1)
     assert all(line.startswith("E") for line, _ in lines)
     assert near.fingerprint() == lm.fingerprint()
     with pytest.raises(charlm.ConfigError, match="unknown must be one of error, skip, nearest"):

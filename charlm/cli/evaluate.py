@@ -95,6 +95,8 @@ def run(arguments: Namespace) -> int:
     if dynamic is not None:
         _print_row(dynamic, "this model, learning from what it has read")
     print(f"{result.characters:,} characters scored")
+    if result.items is not None:
+        print(f"{result.items:,} items, {result.nats_per_item:.4f} nats each")
     start = "the training text and" if past else "only"
     what = f"the others have read {start} what comes before"
     if len(text) > MOST_TEXT:

@@ -6,6 +6,7 @@ import math
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ from charlm.errors import ConfigError
 if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.inference.decoding import Lines, Sample
+ITEMS = 10  # written with a model of items, unless the user says how many
+DERIVED = ("length", "num_samples", "stop")  # of lines they follow from the rest
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -43,8 +46,10 @@ def add_parser(verbs: Subparsers) -> None:
     parser = verbs.add_parser(
         "generate",
         help="write text with a trained model",
-        description="Write the prompt and what follows it to stdout, as it is drawn. On one "
-        "machine sample i depends on the seed and on i alone.",
+        description="Write the prompt and what follows it to stdout, as it is drawn; with a model "
+        f"of items, such as names, {ITEMS} items or --num-samples that begin with the prompt, "
+        "unless --length or --stop is given. On one machine sample i depends on the seed and on i "
+        "alone.",
     )
     add_run(parser)
     prompt = parser.add_mutually_exclusive_group()
@@ -99,7 +104,19 @@ def run(arguments: Namespace) -> int:
     if arguments.delay and arguments.json:
         raise ConfigError("--delay does not go with --json: objects are written whole")
     if lines.lines:
-        return _write_lines(arguments, config, lines)
+        clash = [name for name in DERIVED if given(arguments, [name])]
+        others = ["prompt", "prompt_file", "save_state", "load_state"]
+        _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
+        lm = api.load(arguments.run, unknown=arguments.unknown)
+        return _write_lines(arguments, lm, config, lines)
+    lm = api.load(arguments.run, unknown=arguments.unknown)
+    states = ["save_state", "load_state"]
+    as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
+    if lm.config.items and not as_text:
+        count = config.num_samples if given(arguments, ["num_samples"]) else ITEMS
+        start = lines.starts_with or lm.readable(_prompt(arguments))
+        wanted = replace(lines, lines=count, starts_with=start)
+        return _write_lines(arguments, lm, config, wanted)
     asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
     _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")
     if arguments.json and config.length == 0 and not config.stop:
@@ -107,7 +124,6 @@ def run(arguments: Namespace) -> int:
     files = _state_files(arguments.save_state, config.num_samples)
     for file in files:
         prompt_state.check_target(file)
-    lm = api.load(arguments.run, unknown=arguments.unknown)
     state = lm.load_state(arguments.load_state) if arguments.load_state else None
     prompt = lm.readable(_prompt(arguments))
     with ProgressBar(len(prompt), "reading") as bar:
@@ -216,18 +232,14 @@ def _print_object(sample: "Sample", text: str) -> None:
     print(json.dumps(values, ensure_ascii=False), flush=True)
 
 
-def _write_lines(arguments: Namespace, config: SampleConfig, lines: LinesConfig) -> int:
+def _write_lines(
+    arguments: Namespace, lm: "LanguageModel", config: SampleConfig, lines: LinesConfig
+) -> int:
     """Write lines, one item each."""
-    from charlm import api
     from charlm.data.text_files import read_text
 
-    derived = ("length", "num_samples", "stop")
-    clash = [n for n in derived if given(arguments, [n])]
-    others = ["prompt", "prompt_file", "save_state", "load_state"]
-    _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
     known = set(read_text([arguments.novel]).split("\n")) if arguments.novel else set()
-    lm = api.load(arguments.run, unknown=arguments.unknown)
-    settings = {n: value for n, value in config.to_dict().items() if n not in derived}
+    settings = {n: value for n, value in config.to_dict().items() if n not in DERIVED}
     settings |= lines.to_dict()
     drawn = lm.lines(known=known, with_surprisal=arguments.json, **settings)
     say_unknown(lm.unknown)

@@ -86,9 +86,9 @@ def _named(files: tuple[str, ...]) -> str:
 
 
 def _loss(counters: "Counters") -> str:
-    if counters.best_loss is None:
+    if counters.loss is None:
         return "not measured yet"
-    nats, bits = counters.best_loss, counters.best_loss / math.log(2)
+    nats, bits = counters.loss, counters.loss / math.log(2)
     return f"{nats:.4f} nats ({bits:.4f} bits) per character at step {counters.best_step:,}"
 
 
@@ -109,6 +109,7 @@ def _all_facts(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[s
         "precision": source.precision,
         "step": found.counters.step,
         "best_loss": found.counters.best_loss,
+        "whole_loss": found.counters.whole_loss,
         "best_step": found.counters.best_step,
         "seconds": round(found.counters.seconds, 1),
         "repeat": repeat_commands(found, cell_files),

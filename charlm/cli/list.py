@@ -89,8 +89,8 @@ def _bits(nats: float | None) -> float | None:
 def _figures(found: "Checkpoint") -> dict[str, Any]:
     model = found.model_config
     return {
-        "nats_per_char": found.counters.best_loss,
-        "bits_per_char": _bits(found.counters.best_loss),
+        "nats_per_char": found.counters.loss,
+        "bits_per_char": _bits(found.counters.loss),
         "parameters": model.num_parameters(found.tokenizer.vocab_size),
         "backbone": model.backbone,
         "num_layers": model.num_layers,

@@ -156,9 +156,14 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
 
     counters = run.trainer.counters
     assert counters.whole_loss is not None
+    validation, end = run.trainer.dataset.validation, run.trainer.dataset.line_end
+    each = ""
+    if end is not None:
+        per_item = counters.whole_loss * len(validation) / int((validation == end).sum())
+        each = f" per character, {in_units(per_item)} per item,"
     say(
         f"\ndone in {clock(counters.seconds)}: best validation loss "
-        f"{in_units(counters.whole_loss)} at step {counters.best_step}\n"
+        f"{in_units(counters.whole_loss)}{each} at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
     more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000", *cells])

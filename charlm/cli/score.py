@@ -5,10 +5,10 @@ import math
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import Subparsers, add_json, add_run, add_unknown, name
 from charlm.cli.progress import ProgressBar
@@ -22,6 +22,9 @@ from charlm.cli.terminal import (
     visible,
 )
 from charlm.errors import CorpusError
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
 
 # The least surprisal in bits, and how a terminal shows characters of as much (SGR codes).
 COLORS = ((9.0, "97;41"), (6.0, "91"), (4.0, "33"), (2.0, "32"), (0.0, "90"))
@@ -74,7 +77,8 @@ def add_parser(verbs: Subparsers) -> None:
     how.add_argument(
         "--rank",
         action="store_true",
-        help="take each line for a text of its own, the least surprising first",
+        help="take each line for a text of its own, the least surprising first; with a model of "
+        "items the likeliest first, with its exact probability, that of the line end included",
     )
     add_json(parser, "print JSON: an object per text, or per line")
     add_unknown(parser)
@@ -105,14 +109,7 @@ def run(arguments: Namespace) -> int:
         return Scored(file, line, text, bits.tolist())
 
     if arguments.rank:
-        found = [
-            scored(name, line, number)
-            for name, text in texts.items()
-            for number, whole in enumerate(_lines(text), start=1)
-            if (line := lm.readable(whole.removesuffix("\n")))
-        ]
-        say_unknown(lm.unknown)
-        _print_scores(_ranked(found), arguments.json, several=len(texts) > 1)
+        _print_ranked(lm, texts, scored, arguments.json)
         return 0
     texts = {name: lm.readable(text) for name, text in texts.items()}
     say_unknown(lm.unknown)
@@ -154,12 +151,34 @@ def _by_line(whole: Scored) -> Iterator[Scored]:
         start = end
 
 
-def _print_scores(found: list[Scored], as_json: bool, *, several: bool = False) -> None:
+def _print_ranked(
+    lm: "LanguageModel", texts: dict[str, str], scored: Callable[..., Scored], as_json: bool
+) -> None:
+    """Write the lines of some texts, each scored by itself; of a model of items by probability."""
+    found: list[Scored] = []
+    for file, text in texts.items():
+        read = {n: lm.readable(line) for n, line in enumerate(text.split("\n"), start=1)}
+        lines = {number: line for number, line in read.items() if line}
+        if lm.config.items:  # side by side, each with its line end
+            whole = scored(file, "".join(f"{line}\n" for line in lines.values()))
+            items = zip(lines, _by_line(whole), strict=True)
+            found += [replace(item, line=number) for number, item in items]
+        else:
+            found += [scored(file, line, number) for number, line in lines.items()]
+    say_unknown(lm.unknown)
+    found = sorted(found, key=lambda item: item.bits) if lm.config.items else _ranked(found)
+    _print_scores(found, as_json, several=len(texts) > 1, probabilities=bool(lm.config.items))
+
+
+def _print_scores(
+    found: list[Scored], as_json: bool, *, several: bool = False, probabilities: bool = False
+) -> None:
     """Write one line for each text; of lines of ``several`` files also which file it is from."""
     by_line = any(one.line is not None for one in found)
     if not as_json:
         print(
-            f"bits/char       bits  characters  {'file: ' * several}{'line' if by_line else 'file'}"
+            f"{'probability  ' * probabilities}bits/char       bits  characters  "
+            f"{'file: ' * several}{'line' if by_line else 'file'}"
         )
     for one in found:
         if as_json:
@@ -171,12 +190,14 @@ def _print_scores(found: list[Scored], as_json: bool, *, several: bool = False) 
                 "characters": len(one.text),
                 "bits": one.bits,
                 "bits_per_char": one.bits_per_char,
+                **({"probability": 2.0**-one.bits} if probabilities else {}),
                 "surprisal": [round(bits, 4) for bits in one.surprisal],
             }
             print(json.dumps(values, ensure_ascii=False))
             continue
         name = one.file if one.line is None else one.text.rstrip("\n")
         figures = f"{one.bits_per_char:9.4f} {one.bits:10.1f} {len(one.text):11,}"
+        figures = f"{2.0**-one.bits:11.4g}  {figures}" if probabilities else figures
         name = printable(f"{one.file}: {name}" if several else name)
         if sys.stdout.isatty():
             name = cut(name, shutil.get_terminal_size().columns - len(figures) - 2)

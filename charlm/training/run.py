@@ -151,7 +151,7 @@ class Run:
             whole = trainer.evaluate_whole(weights)
         spent = trainer.counters.seconds + time.monotonic() - began
         trainer.counters = replace(trainer.counters, whole_loss=whole, seconds=spent)
-        if best is not None:
+        if best is not None and best.counters.whole_loss != whole:
             counters = replace(best.counters, whole_loss=whole)
             self.unsaved_best = replace(best, counters=counters)
         last_is_best = trainer.counters.best_step == trainer.counters.step

@@ -84,7 +84,7 @@ def main():
         around = whole / sum(spent) - 1
         trainer = run.trainer
         bare = bare_step(trainer)
-        with torch_threads(trainer.threads):
+        with torch_threads(trainer.thread_choice.usual):
             pairs = [(seconds(trainer.step), seconds(bare)) for _ in range(60)][10:]
         within = statistics.median(a / b for a, b in pairs) - 1
     print(f"{len(spent)} steps in {whole:.1f} s: {100 * around:.1f} % around the steps")

@@ -79,7 +79,7 @@ def charlm_step(backbone, hidden):
     from charlm.data.tokenizer import CharTokenizer
     from charlm.model.device import keep_memory, torch_threads
     from charlm.model.language_model import CharLM
-    from charlm.training.autotune import candidates, fastest
+    from charlm.training.autotune import fastest
     from charlm.training.trainer import Trainer
 
     keep_memory()
@@ -98,7 +98,7 @@ def charlm_step(backbone, hidden):
         ),
         tokenizer.vocab_size,
     )
-    (precision, threads), _ = fastest(candidates(ComputeConfig(), model), model, config)
+    (precision, threads), _ = fastest(ComputeConfig(), model, config)
     trainer = Trainer(model, dataset, config, precision=precision, threads=threads)
 
     def step():
