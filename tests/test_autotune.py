@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import B, T, V, tiny_config
 
-from charlm.config import ComputeConfig, TrainConfig
+from charlm.config import ComputeConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
@@ -35,12 +35,12 @@ def unable(monkeypatch):
 
 def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(monkeypatch):
     unable(monkeypatch)
-    model, config = CharLM(tiny_config(), V), TrainConfig(**SIZES)
-    (precision, _), seconds = autotune.fastest(ComputeConfig(), model, config)
+    model = CharLM(tiny_config(), V)
+    (precision, _), seconds = autotune.fastest(ComputeConfig(), model, **SIZES)
     assert precision == "float32"
     assert math.isfinite(seconds)
     with pytest.raises(ConfigError, match="in bfloat16: choose precision=float32"):
-        autotune.fastest(ComputeConfig(precision="bfloat16"), model, config)
+        autotune.fastest(ComputeConfig(precision="bfloat16"), model, **SIZES)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_only_a_clear_gain_changes_the_arithmetic(monkeypatch, bfloat16, one_thr
     monkeypatch.setattr(autotune, "seconds_per_window", seconds)
     monkeypatch.setattr(autotune, "thread_counts", lambda: [0, 1])
     monkeypatch.setattr(autotune, "cores_are_free", lambda _: True)
-    found, _ = autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), TrainConfig(**SIZES))
+    found, _ = autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), **SIZES)
     assert found == chosen
 
 
@@ -109,17 +109,5 @@ def test_threads_that_get_no_core_are_not_even_timed(monkeypatch):
     monkeypatch.setattr(autotune, "seconds_per_window", seconds)
     monkeypatch.setattr(autotune, "thread_counts", lambda: [0, 1])
     monkeypatch.setattr(autotune, "cores_are_free", lambda count: count == 1)
-    autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), TrainConfig(**SIZES))
+    autotune.fastest(ComputeConfig(), CharLM(tiny_config(), V), **SIZES)
     assert {threads for _, threads in timed} == {1}
-
-
-@pytest.mark.parametrize("epoch", [0.5, 1000.0])
-def test_a_run_in_minutes_is_planned_with_a_dozen_evaluations_or_more(epoch):
-    config = autotune.plan_evaluations(TrainConfig(minutes=2.0), 0.1, epoch)
-    interval = config.eval_every * 0.1  # seconds
-    assert config.warmup_steps == 60
-    assert config.total_steps is None
-    assert min(10.0, 3 * epoch) <= interval <= min(10.0, 3 * epoch) + 0.1
-    asked = TrainConfig(minutes=2.0, warmup_steps=7, eval_every=9)
-    kept = autotune.plan_evaluations(asked, 0.1, epoch)
-    assert (kept.warmup_steps, kept.eval_every) == (7, 9)

@@ -9,6 +9,7 @@ from conftest import B, T, dataset_of, tiny_config, words
 from charlm.config import TrainConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
+from charlm.training import schedule
 from charlm.training.optim import FINAL_RATE, learning_rate
 from charlm.training.schedule import (
     EVALUATION_SHARE,
@@ -59,8 +60,8 @@ def test_steps_must_be_those_of_the_plan():
 @pytest.mark.parametrize("held_out", [2, 3000, 111_540, 10**7])
 def test_evaluations_on_the_way_are_short_but_in_a_long_run_whole(steps, held_out):
     config = TrainConfig(steps=steps, eval_every=-(-steps // 10))
-    length = evaluated_length(config, held_out)
-    trained = config.eval_every * config.batch_size * config.seq_length
+    length = evaluated_length(config, held_out, 2048)
+    trained = config.eval_every * 2048
     if length == held_out:
         assert evaluation_cost(length) <= EVALUATION_SHARE * trained or length <= LEAST_EVALUATED
     else:
@@ -123,3 +124,27 @@ def test_an_end_that_the_text_has_set_is_never_passed(monkeypatch):
     Machine(monkeypatch, lambda now: 0.5 if now < 5 else 0.1)
     trainer = trainer_of(minutes=1.0, decay_plan="60:110")
     assert [progress.step for progress in trainer.run()][-1] == 110
+
+
+@pytest.mark.parametrize("guessed", [1, 7, 60, 500])
+def test_evaluations_follow_the_pace_that_is_found(monkeypatch, guessed):
+    """Whatever the pace was taken for at the start; and the run is repeated with its interval."""
+    Machine(monkeypatch, lambda now: 0.25)
+    monkeypatch.setattr(schedule, "PATIENCE", 99)
+    trainer = trainer_of(minutes=1.0, eval_every=guessed)
+    trainer.most_interval = 10**6
+    found = [progress.validation_loss for progress in trainer.run()]
+    assert 12 <= sum(loss is not None for loss in found) <= 20 or guessed == 1
+    config = trainer.config
+    again = trainer_of(
+        steps=config.total_steps, decay_plan=config.decay_plan, eval_every=config.eval_every
+    )
+    assert [progress.validation_loss for progress in again.run()] == found
+
+
+def test_a_short_text_is_evaluated_once_in_so_many_epochs(monkeypatch):
+    Machine(monkeypatch, lambda now: 0.25)
+    monkeypatch.setattr(schedule, "PATIENCE", 99)
+    trainer = trainer_of(minutes=1.0, eval_every=3)
+    trainer.most_interval = 4
+    assert sum(progress.validation_loss is not None for progress in trainer.run()) == 60

@@ -142,9 +142,12 @@ def print_start(run: "Run") -> None:
         f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
         f"{model.num_parameters(vocab_size):,} parameters",
     )
+    windows = f"windows of {config.batch_size} x {config.seq_length} characters"
+    if dataset.line_end is not None:
+        windows = f"{config.batch_size} items at a time"
     print_fact(
         "training",
-        f"{duration(config)} with windows of {config.batch_size} x {config.seq_length} characters, "
+        f"{duration(config)} with {windows}, "
         f"{trainer.precision} on {trainer.device}, seed {config.seed}",
     )
     print_fact("run", f"{run.folder} (Ctrl-C saves and stops); losses in nats/bits per character")
@@ -166,7 +169,8 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
         f"{in_units(counters.whole_loss)}{each} at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
-    more = shell_command(["charlm", "generate", as_path(run.folder), "--length", "1000", *cells])
+    amount = ["--length", "1000"] if end is None else ["--num-samples", "20"]
+    more = shell_command(["charlm", "generate", as_path(run.folder), *amount, *cells])
     say(f"\nmore:     {printable(more)}")
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from charlm.config import PRECISIONS, ComputeConfig, ModelConfig, TrainConfig
+from charlm.config import PRECISIONS, ComputeConfig, ModelConfig
 from charlm.errors import ConfigError, argument
 from charlm.model.device import autocast, torch_threads
 from charlm.model.language_model import CharLM
@@ -22,7 +22,6 @@ from charlm.training.threads import cores_are_free, thread_counts
 
 HOPELESS = 2.0
 MARGIN = 1.15  # how many times as fast a candidate must be to be taken over an earlier one
-NUM_EVALUATIONS = 12  # in a run in minutes, if the machine stays as fast as it was measured
 
 
 class Compute(NamedTuple):
@@ -113,12 +112,24 @@ def candidates(compute: ComputeConfig, device: torch.device, threads: int) -> li
     return [Compute(precision, threads) for precision in precisions]
 
 
-def fastest(compute: ComputeConfig, model: CharLM, config: TrainConfig) -> tuple[Compute, float]:
+def fastest(
+    compute: ComputeConfig,
+    model: CharLM,
+    *,
+    batch_size: int,
+    seq_length: int,
+    once: bool = False,
+) -> tuple[Compute, float]:
     """Return the fastest way to train ``model``, and how many seconds a window takes.
 
     First the precision is chosen, with one thread, which other processes disturb least, then the
-    number of threads, of those that would get a core each. Where there is nothing to choose and the
-    number of steps is known, the seconds are those of a single window, the first one.
+    number of threads, of those that would get a core each.
+
+    Args:
+        compute: what the user has chosen.
+        model: on the device to train on.
+        batch_size, seq_length: the size of a window.
+        once: where there is nothing to choose, time one window only, the first one.
 
     Raises:
         ConfigError: if this machine cannot train in any of these ways.
@@ -130,8 +141,8 @@ def fastest(compute: ComputeConfig, model: CharLM, config: TrainConfig) -> tuple
             model.config,
             model.head.out_features,
             candidates,
-            batch_size=config.batch_size,
-            seq_length=config.seq_length,
+            batch_size=batch_size,
+            seq_length=seq_length,
             device=device,
             **options,
         )
@@ -140,8 +151,7 @@ def fastest(compute: ComputeConfig, model: CharLM, config: TrainConfig) -> tuple
     if compute.threads is None and device.type == "cpu":
         counts = [count for count in thread_counts() if cores_are_free(count)]
     found = candidates(compute, device, threads=counts[-1])
-    once = len(found) == len(counts) == 1 and config.total_steps is not None
-    seconds = measured(found, once=once)
+    seconds = measured(found, once=once and len(found) == len(counts) == 1)
     best = _clearly_fastest(seconds)
     if len(counts) > 1:
         seconds = measured([best._replace(threads=count) for count in reversed(counts)])
@@ -164,20 +174,6 @@ def reference_speed(vocab_size: int, device: torch.device, compute: ComputeConfi
     model = CharLM(model_config, vocab_size).to(device)
     if compute.precision == "float16" and device.type == "cpu":
         compute = replace(compute, precision="auto")  # REFERENCE is an LSTM: no float16 on CPUs
-    _, seconds = fastest(compute, model, config)
-    return config.batch_size * config.seq_length / seconds
-
-
-def plan_evaluations(config: TrainConfig, step_seconds: float, epoch_seconds: float) -> TrainConfig:
-    """Return the config of a run in minutes, with its warm-up and evaluations planned.
-
-    There are about ``NUM_EVALUATIONS``, and one in three epochs, so that overfitting on a short
-    text is seen.
-    """
-    seconds = 60 * config.minutes
-    interval = min(seconds / NUM_EVALUATIONS, 3 * epoch_seconds)
-    return replace(
-        config,
-        warmup_steps=replace(config, steps=math.ceil(seconds / step_seconds)).warmup,
-        eval_every=config.eval_every or math.ceil(interval / step_seconds),
-    )
+    batch_size, seq_length = config.batch_size, config.seq_length
+    _, seconds = fastest(compute, model, batch_size=batch_size, seq_length=seq_length)
+    return batch_size * seq_length / seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm import checkpoint as checkpoints
-from charlm.checkpoint import Checkpoint, Counters, Stage
+from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.data.dataset import reopen
 from charlm.errors import CheckpointError, ConfigError, argument
@@ -86,10 +86,13 @@ def resume(
             free_threads=free,
             init_from=found.source.init_from,
             init_sha256=found.source.init_sha256,
+            stages=found.stages,
         )
         trainer.restore(found)
-        trainer.stages = _stages(found, trainer)
-        if trainer.stages != found.stages or machine.device.type != "cpu":
+        is_changed = _is_changed(found, trainer)
+        if is_changed and found.counters.step > 0:
+            trainer.stages = (*found.stages, found.last_stage())
+        if is_changed or machine.device.type != "cpu":
             trainer.counters = _with_best(trainer.counters, path.parent)
         if first:
             run_dir.cut_metrics(found.counters.step)
@@ -125,8 +128,8 @@ def _compute_so_far(compute: ComputeConfig, found: Checkpoint) -> ComputeConfig:
     )
 
 
-def _stages(found: Checkpoint, trainer: Trainer) -> tuple[Stage, ...]:
-    """Return the stages of a run, with a new one if it continues in another way from here."""
+def _is_changed(found: Checkpoint, trainer: Trainer) -> bool:
+    """Return whether a run continues in another way from here."""
     before = found.last_stage()
     now = replace(
         before,
@@ -135,7 +138,7 @@ def _stages(found: Checkpoint, trainer: Trainer) -> tuple[Stage, ...]:
         processes=trainer.processes.size,
         train_config=trainer.config,
     )
-    return found.stages if now == before or before.step == 0 else (*found.stages, before)
+    return now != before
 
 
 def _with_best(counters: Counters, folder: Path) -> Counters:

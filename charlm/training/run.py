@@ -197,7 +197,11 @@ def tuned_trainer(
         record: see :class:`Trainer`.
     """
     processes = machine.processes
-    found = autotune.fastest(machine.compute, model, config)
+    batch_size, seq_length = dataset.stream(config).window(0).inputs.shape  # as they will be
+    known = config.total_steps is not None
+    found = autotune.fastest(
+        machine.compute, model, batch_size=batch_size, seq_length=seq_length, once=known
+    )
     (precision, threads), seconds = processes.broadcast(found)
     trainer = Trainer(
         model,

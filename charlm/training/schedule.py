@@ -11,9 +11,10 @@ from dataclasses import replace
 from charlm.checkpoint import Counters
 from charlm.config import DECAY_SHARE, TrainConfig
 
+NUM_EVALUATIONS = 16  # of a run in minutes; fewer if the machine becomes busier
 EVALUATION_SHARE = 0.025  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
-PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
+PATIENCE = 5  # evaluations without a gain after which a run in minutes starts to end
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.01  # share of a run in minutes by which the planned end may be off
 REST = 0.02  # share of a run in minutes between two changes of the planned end
@@ -27,17 +28,29 @@ def evaluation_cost(characters: int) -> float:
     return characters * (0.5 + 8000 / (characters + 8000))
 
 
-def evaluated_length(config: TrainConfig, held_out: int) -> int:
+def evaluated_length(config: TrainConfig, held_out: int, step_characters: float) -> int:
     """Return how many of the held-out characters an evaluation on the way reads.
 
     These are all of them, or the first ones, as many as take ``EVALUATION_SHARE`` of the time. It
     follows from the sizes alone, so that a run that is repeated has the same best step.
+
+    Args:
+        config: how the run is trained.
+        held_out: characters held out for validation.
+        step_characters: characters that a step reads.
     """
-    interval = config.evaluation_interval * config.batch_size * config.seq_length
-    budget = EVALUATION_SHARE * interval
+    budget = EVALUATION_SHARE * config.evaluation_interval * step_characters
     if evaluation_cost(held_out) <= budget:
         return held_out
     return min(held_out, max(LEAST_EVALUATED, int(budget)))
+
+
+def interval_of_evaluations(config: TrainConfig, step_seconds: float, most: int) -> int:
+    """Return the steps between the evaluations of a run in minutes.
+
+    There are ``NUM_EVALUATIONS`` in it, or one in ``most`` steps if that is more.
+    """
+    return min(most, math.ceil(60 * config.minutes / NUM_EVALUATIONS / step_seconds))
 
 
 class TimePlan:
@@ -46,12 +59,23 @@ class TimePlan:
     Args:
         config: how the run is trained so far; an end that it has already is only moved forward.
         held_out: characters held out for validation.
+        step_characters: characters that a step reads.
+        most_interval: steps between evaluations at most, if they too may be planned here, until the
+            first one.
     """
 
-    def __init__(self, config: TrainConfig, held_out: int):
+    def __init__(
+        self,
+        config: TrainConfig,
+        held_out: int,
+        step_characters: float,
+        most_interval: int | None = None,
+    ):
         self.in_minutes = config.steps is None
         self.most_steps = math.inf if config.total_steps is None else config.total_steps
         self.held_out = held_out
+        self.step_characters = step_characters
+        self.most_interval = most_interval
         self.recent: deque[float] = deque()  # seconds of the last steps
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
@@ -88,16 +112,17 @@ class TimePlan:
         """Return how long an evaluation takes with all that follows it, such as saving."""
         if self.evaluations:
             return max(0.0, (self.spent - self.step_seconds) / self.evaluations)
-        cost = evaluation_cost(evaluated_length(config, self.held_out))
-        return cost * self.pace / (config.batch_size * config.seq_length)
+        return self._cost(evaluated_length(config, self.held_out, self.step_characters))
 
     def last_seconds(self, config: TrainConfig) -> float:
         """Return how long the last evaluation takes, which reads all that is held out."""
-        part = evaluated_length(config, self.held_out)
-        if part == self.held_out:
+        if evaluated_length(config, self.held_out, self.step_characters) == self.held_out:
             return self.evaluation_seconds(config)
-        whole = evaluation_cost(self.held_out) * self.pace / (config.batch_size * config.seq_length)
-        return self.evaluation_seconds(config) + whole
+        return self.evaluation_seconds(config) + self._cost(self.held_out)
+
+    def _cost(self, characters: int) -> float:
+        """Return about how many seconds it takes to evaluate so many characters."""
+        return evaluation_cost(characters) * self.pace / self.step_characters
 
     def seconds_per_step(self, config: TrainConfig) -> float:
         """Return how long a step takes, with its share of the evaluations."""
@@ -123,6 +148,8 @@ class TimePlan:
         """
         if not self.in_minutes or counters.step == config.total_steps:
             return config, None
+        if self.most_interval is not None and counters.best_loss is None:
+            config = self._evaluations_planned(config, counters.step)
         step, seconds = counters.step, 60 * config.minutes
         left = seconds - counters.seconds
         per_step = self.seconds_per_step(config)
@@ -143,6 +170,14 @@ class TimePlan:
         if rested and missed > max(0.5, TOLERANCE * seconds):
             return self._planned(config, counters, end), None
         return config, None
+
+    def _evaluations_planned(self, config: TrainConfig, step: int) -> TrainConfig:
+        """Return the config with its evaluations as far apart as the pace so far asks for."""
+        interval = interval_of_evaluations(config, self.pace, self.most_interval or 1)
+        interval = max(step + 1, interval)  # else one would be behind already
+        if len(self.recent) < 5 or 0.8 < interval / config.eval_every < 1.2:
+            return config
+        return replace(config, eval_every=interval)
 
     def _planned(self, config: TrainConfig, counters: Counters, end: int) -> TrainConfig:
         """Return the config with the end at ``end``, and the fall before it from this step on."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,7 +25,10 @@ from charlm.training import autotune
 from charlm.training.presets import choose_configs, max_epochs
 from charlm.training.run import Machine, Run, tuned_trainer
 from charlm.training.run_dir import RunDir
+from charlm.training.schedule import interval_of_evaluations
 from charlm.training.trainer import Trainer
+
+EPOCHS_UNSEEN = 2  # at most, between evaluations of a run in minutes: overfitting must be seen
 
 
 def start(
@@ -178,16 +182,17 @@ def _plan_time(trainer: Trainer, seconds: float) -> list[str]:
     """
     config, dataset = trainer.config, trainer.dataset
     steps = trainer.stream.windows_per_epoch
-    trainer.config = autotune.plan_evaluations(config, seconds, steps * seconds)
+    if not config.eval_every:
+        trainer.most_interval = EPOCHS_UNSEEN * steps
+    warmup = replace(config, steps=math.ceil(60 * config.minutes / seconds)).warmup
+    interval = interval_of_evaluations(config, seconds, EPOCHS_UNSEEN * steps)
+    trainer.config = replace(config, warmup_steps=warmup, eval_every=config.eval_every or interval)
     epochs = max_epochs(dataset.characters)
     if epochs * steps * seconds >= 60 * config.minutes:
         return []
     end = int(epochs * steps)
     bounded = replace(config, steps=end)
     trainer.config = replace(
-        trainer.config,
-        warmup_steps=bounded.warmup,
-        eval_every=bounded.evaluation_interval,
-        decay_plan=f"{bounded.decay[0][0]}:{end}",
+        trainer.config, warmup_steps=bounded.warmup, decay_plan=f"{bounded.decay[0][0]}:{end}"
     )
     return [f"{epochs} epochs, as so short a text would be memorised with more"]

@@ -53,6 +53,7 @@ class Trainer:
 
     Attributes:
         thread_choice: how many threads each step takes; by default ``threads``.
+        most_interval: steps between evaluations at most, if a run in minutes may plan them.
 
     Raises:
         CorpusError: if the text does not fill one window of every lane.
@@ -79,6 +80,7 @@ class Trainer:
         self.config = config
         self.precision = precision
         self.thread_choice = ThreadChoice([threads])
+        self.most_interval: int | None = None
         self.init_from, self.init_sha256 = init_from, init_sha256
         self.stages = stages
         self.processes = processes
@@ -198,7 +200,7 @@ class Trainer:
     @property
     def evaluated_length(self) -> int:
         """How many of the held-out characters an evaluation on the way reads."""
-        return evaluated_length(self.config, len(self.dataset.validation))
+        return evaluated_length(self.config, len(self.dataset.validation), self._chars_per_step)
 
     @property
     def finished(self) -> bool:
@@ -210,7 +212,9 @@ class Trainer:
         """Train to the end, yielding after every step, and evaluate on the way."""
         began = time.monotonic()
         before = self.counters
-        plan = TimePlan(self.config, len(self.dataset.validation))
+        plan = TimePlan(
+            self.config, len(self.dataset.validation), self._chars_per_step, self.most_interval
+        )
         while not self.finished:
             step_began = time.monotonic()
             proven = self._step_with_threads()

@@ -98,7 +98,7 @@ def charlm_step(backbone, hidden):
         ),
         tokenizer.vocab_size,
     )
-    (precision, threads), _ = fastest(ComputeConfig(), model, config)
+    (precision, threads), _ = fastest(ComputeConfig(), model, batch_size=lanes, seq_length=window)
     trainer = Trainer(model, dataset, config, precision=precision, threads=threads)
 
     def step():
