@@ -145,6 +145,6 @@ def test_evaluations_follow_the_pace_that_is_found(monkeypatch, guessed):
 def test_a_short_text_is_evaluated_once_in_so_many_epochs(monkeypatch):
     Machine(monkeypatch, lambda now: 0.25)
     monkeypatch.setattr(schedule, "PATIENCE", 99)
-    trainer = trainer_of(minutes=1.0, eval_every=3)
+    trainer = trainer_of(minutes=1.0, eval_every=4)
     trainer.most_interval = 4
     assert sum(progress.validation_loss is not None for progress in trainer.run()) == 60

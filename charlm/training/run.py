@@ -79,7 +79,7 @@ class Run:
                     if progress.is_best:
                         self.unsaved_best = self.trainer.checkpoint()
                 if self.trainer.finished:
-                    self._finish()
+                    self._finish(is_best=progress.is_best)
                 elif self._is_time_to_save(progress):
                     self.save("latest")
                 if self.trainer.processes.any(stopping()) and not self.trainer.finished:
@@ -137,13 +137,17 @@ class Run:
         rested = SAVING_SHARE * (time.monotonic() - self.saved_at) >= self.saving_seconds
         return self.trainer.processes.broadcast(rested)
 
-    def _finish(self) -> None:
-        """Evaluate the best weights on all that is held out, and save."""
+    def _finish(self, *, is_best: bool) -> None:
+        """Evaluate the best weights on all that is held out, and save.
+
+        Args:
+            is_best: whether the best weights are those that the trainer has now.
+        """
         began = time.monotonic()
         trainer = self.trainer
         self._save_best()
-        best: Checkpoint | None = None  # unless these are the weights of the trainer
-        if trainer.counters.best_step != trainer.counters.step and trainer.processes.first:
+        best: Checkpoint | None = None
+        if not is_best and trainer.processes.first:
             best = checkpoints.load(self.folder / "best.safetensors")
         whole = trainer.counters.best_loss
         if trainer.evaluated_length < len(trainer.dataset.validation):
@@ -154,8 +158,7 @@ class Run:
         if best is not None and best.counters.whole_loss != whole:
             counters = replace(best.counters, whole_loss=whole)
             self.unsaved_best = replace(best, counters=counters)
-        last_is_best = trainer.counters.best_step == trainer.counters.step
-        self.save(*(["best"] if last_is_best else []), "latest")
+        self.save(*(["best"] if is_best else []), "latest")
 
     def _log(self, progress: Progress) -> None:
         if self.trainer.processes.first:
