@@ -158,15 +158,15 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
     from charlm.training.progress import in_units
 
     counters = run.trainer.counters
-    assert counters.whole_loss is not None
+    assert counters.loss is not None
     validation, end = run.trainer.dataset.validation, run.trainer.dataset.line_end
     each = ""
     if end is not None:
-        per_item = counters.whole_loss * len(validation) / int((validation == end).sum())
+        per_item = counters.loss * len(validation) / int((validation == end).sum())
         each = f" per character, {in_units(per_item)} per item,"
     say(
         f"\ndone in {clock(counters.seconds)}: best validation loss "
-        f"{in_units(counters.whole_loss)}{each} at step {counters.best_step}\n"
+        f"{in_units(counters.loss)}{each} at step {counters.best_step}\n"
     )
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
     amount = ["--length", "1000"] if end is None else ["--num-samples", "20"]

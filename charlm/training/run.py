@@ -3,6 +3,7 @@
 ``training.start`` begins a new run, ``training.resume`` continues a stopped one.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import ComputeConfig, TrainConfig
 from charlm.data.dataset import Dataset
-from charlm.errors import DivergenceError, ProcessError
+from charlm.errors import CheckpointError, DivergenceError, ProcessError
 from charlm.files import as_path, shell_command
 from charlm.model.device import find_device
 from charlm.model.distributed import Processes, is_from_another_process, join
@@ -148,16 +149,16 @@ class Run:
         self._save_best()
         best: Checkpoint | None = None
         if not is_best and trainer.processes.first:
-            best = checkpoints.load(self.folder / "best.safetensors")
+            with contextlib.suppress(CheckpointError):  # somebody has removed it
+                best = checkpoints.load(self.folder / "best.safetensors")
+        weights = trainer.processes.broadcast(None if best is None else best.weights)
         whole = trainer.counters.best_loss
         if trainer.evaluated_length < len(trainer.dataset.validation):
-            weights = trainer.processes.broadcast(None if best is None else best.weights)
-            whole = trainer.evaluate_whole(weights)
+            whole = trainer.evaluate_whole(weights) if is_best or weights is not None else None
         spent = trainer.counters.seconds + time.monotonic() - began
         trainer.counters = replace(trainer.counters, whole_loss=whole, seconds=spent)
         if best is not None and best.counters.whole_loss != whole:
-            counters = replace(best.counters, whole_loss=whole)
-            self.unsaved_best = replace(best, counters=counters)
+            self.unsaved_best = replace(best, counters=replace(best.counters, whole_loss=whole))
         self.save(*(["best"] if is_best else []), "latest")
 
     def _log(self, progress: Progress) -> None:
