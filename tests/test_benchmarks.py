@@ -33,6 +33,25 @@ def test_the_benchmark_of_generation_ends_with_its_figures():
     assert found["results"]["first character"]["megabytes"] < 100
 
 
+def test_the_benchmark_of_texts_ends_with_its_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench_texts
+
+    (tmp_path / "few.txt").write_text("ab" * 300, encoding="utf-8")
+    (tmp_path / "many.txt").write_text("".join(map(chr, range(256, 456))) * 3, encoding="utf-8")
+    monkeypatch.setattr(bench_texts, "TIMED_STEPS", 2)
+    words = [str(tmp_path), "--seconds", "1e-6", "--set", "hidden_size=4", "--only", "many"]
+    bench_texts.main(words)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ((name, characters, vocabulary, _, old, new, difference),) = found["rows"]
+    assert (name, characters, vocabulary) == ("many", 600, 200)
+    assert 0 < new < 10
+    assert difference == pytest.approx(new - old, abs=2e-4)
+    monkeypatch.setattr(bench_texts, "train", None)  # nothing is measured again
+    bench_texts.main(words)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+
+
 def test_curves_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     metrics = BENCHMARKS / "results" / "tiny-shakespeare-3-minutes.jsonl"

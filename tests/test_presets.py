@@ -12,6 +12,7 @@ from charlm.training.presets import (
     BY_EPOCHS,
     BY_LENGTH,
     BY_TIME,
+    BY_VOCABULARY,
     MAX_EPOCHS,
     MOST_HELD_OUT,
     choose_configs,
@@ -52,17 +53,24 @@ def row(rows, value):
 LIMITS = [most for rows in (BY_TIME, BY_LENGTH) for most, _ in rows]
 LENGTHS = st.integers(1, 10**9) | st.integers(1, 10**6) | st.sampled_from(LIMITS)
 TIMES = st.floats(1, 1e12) | st.floats(1, 1e8) | st.sampled_from([float(most) for most in LIMITS])
+VOCABULARIES = st.integers(1, 1_114_112) | st.integers(1, 5000)
 
 
-@given(LENGTHS, TIMES)
-def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(num_characters, readable):
-    model, train, notices = choose_configs(num_characters, {}, readable=readable)
+@given(LENGTHS, VOCABULARIES, TIMES)
+def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
+    num_characters, vocab_size, readable
+):
+    model, train, notices = choose_configs(
+        num_characters, {}, vocab_size=vocab_size, readable=readable
+    )
     expected = (
         row(BY_TIME, readable)
         | row(BY_EPOCHS, readable / num_characters)
         | row(BY_LENGTH, num_characters)
     )
-    assert presets(num_characters, readable) == expected
+    if row(BY_LENGTH, num_characters):
+        expected |= row(BY_VOCABULARY, num_characters / vocab_size)
+    assert presets(num_characters, vocab_size, readable) == expected
     of_model = {name: value for name, value in expected.items() if name in ModelConfig.names()}
     assert model == ModelConfig(**of_model)
     fitted = ("batch_size", "seq_length", "validation_fraction")
@@ -86,7 +94,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(num_characte
                 assert f" {name} {value}" in notices[0]
 
 
-@pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH])
+@pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
 def test_tables_are_in_order_and_know_what_they_set(rows):
     limits = [most for most, _ in rows]
     assert limits == sorted(limits)
@@ -94,22 +102,46 @@ def test_tables_are_in_order_and_know_what_they_set(rows):
         assert settings.keys() <= {*ModelConfig.names(), *TrainConfig.names()}
 
 
-@given(st.integers(1, 10**9), st.floats(1, 1e12), st.floats(1, 1e12))
-def test_more_time_never_means_a_smaller_model_or_less_dropout(num_characters, one, other):
+@given(st.integers(1, 10**9), VOCABULARIES, st.floats(1, 1e12), st.floats(1, 1e12))
+def test_more_time_never_means_a_smaller_model_or_less_dropout(
+    num_characters, vocab_size, one, other
+):
     less, more = (
-        choose_configs(num_characters, {}, readable=time)[0] for time in sorted((one, other))
+        choose_configs(num_characters, {}, vocab_size=vocab_size, readable=time)[0]
+        for time in sorted((one, other))
     )
     assert less.hidden_size <= more.hidden_size
     assert less.dropout <= more.dropout
     assert less.weight_drop <= more.weight_drop
 
 
+@given(st.integers(1, 10**9), VOCABULARIES, VOCABULARIES, TIMES)
+def test_a_larger_vocabulary_never_means_less_dropout(num_characters, one, other, readable):
+    fewer, more = (
+        choose_configs(num_characters, {}, vocab_size=size, readable=readable)[0]
+        for size in sorted((one, other))
+    )
+    assert fewer.dropout <= more.dropout
+
+
 def test_only_short_texts_can_be_read_too_often():
-    epochs = [max_epochs(n) for n in (1000, 50_000, 50_001, 400_000, 400_001, 10**9)]
-    assert epochs == sorted(epochs)
-    assert 1 < epochs[0] < 100
-    assert [epochs[1], epochs[3]] == [most for _, most in MAX_EPOCHS]
-    assert epochs[-2:] == [math.inf, math.inf]
+    for vocab_size in (1, 60, 5000):
+        lengths = (1000, 50_000, 50_001, 400_000, 400_001, 10**9)
+        epochs = [max_epochs(n, vocab_size) for n in lengths]
+        assert epochs == sorted(epochs)
+        assert 1 < epochs[0] < 100
+        assert epochs[-2:] == [math.inf, math.inf]
+
+
+@given(LENGTHS, VOCABULARIES)
+def test_the_most_epochs_are_of_the_first_row_that_applies_or_there_are_none(length, vocab_size):
+    expected = [
+        epochs
+        for most, for_each, epochs in MAX_EPOCHS
+        if length <= most and length <= for_each * vocab_size
+    ]
+    assert max_epochs(length, vocab_size) == (expected[0] if expected else math.inf)
+    assert max_epochs(length, vocab_size) >= max_epochs(length, 2 * vocab_size)
 
 
 def test_given_steps_count_as_time():

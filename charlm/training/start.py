@@ -53,7 +53,7 @@ def start(
             twice.
         began: since when the minutes count, by ``time.monotonic``; None is now.
         settings: any field of ``ModelConfig``, its cell, ``TrainConfig`` and ``ComputeConfig``;
-            what is not given follows from the length of the text and the time, see
+            what is not given follows from the length of the text, its vocabulary and the time, see
             ``presets.choose_configs``.
 
     Raises:
@@ -130,16 +130,17 @@ def _prepare(
     choose = functools.partial(
         choose_configs, found.characters, settings, lines=found.lines, is_list=found.is_list
     )
-    model_config, config, notices = choose()
+    _, config, _ = choose()  # refuses what is wrong with the settings
     tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
     if base is not None:
         tokenizer = tokenizer.union(base.tokenizer)
     keep_memory()  # now that the text is read: what that took goes back to the system
     processes = machine.processes
+    readable = None
     if config.steps is None and config.epochs is None:
         speed = autotune.reference_speed(tokenizer.vocab_size, machine.device, machine.compute)
         readable = processes.broadcast(60 * config.minutes * speed) * processes.size
-        model_config, config, notices = choose(readable=readable)
+    model_config, config, notices = choose(vocab_size=tokenizer.vocab_size, readable=readable)
     large = found.characters >= id_cache.LARGE
     if processes.first or not large:
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
@@ -187,7 +188,7 @@ def _plan_time(trainer: Trainer, seconds: float) -> list[str]:
     warmup = replace(config, steps=math.ceil(60 * config.minutes / seconds)).warmup
     interval = interval_of_evaluations(config, seconds, EPOCHS_UNSEEN * steps)
     trainer.config = replace(config, warmup_steps=warmup, eval_every=config.eval_every or interval)
-    epochs = max_epochs(dataset.characters)
+    epochs = max_epochs(dataset.characters, dataset.tokenizer.vocab_size)
     if epochs * steps * seconds >= 60 * config.minutes:
         return []
     end = int(epochs * steps)
