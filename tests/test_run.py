@@ -11,6 +11,7 @@ from charlm import checkpoint as checkpoints
 from charlm.api import load
 from charlm.data.text_files import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
+from charlm.training import autotune
 from charlm.training.resume import resume
 from charlm.training.start import start
 
@@ -225,6 +226,21 @@ def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
     assert "batch_size" in run.notices[0]
     assert config.eval_every == 0
     trained(run)
+
+
+@pytest.mark.parametrize("length", [{"steps": 2}, {"epochs": 2}, {"minutes": 0.01}])
+def test_the_vocabulary_counts_however_the_length_of_a_run_is_given(workplace, monkeypatch, length):
+    monkeypatch.setattr(autotune, "reference_speed", lambda *_: 1000.0)
+    few, many = (
+        "".join(map(chr, range(0x4E00, 0x4E00 + symbols))) * (4000 // symbols)
+        for symbols in (20, 400)
+    )
+    dropouts = []
+    for name, text in (("few", few), ("many", many)):
+        Path(f"{name}.txt").write_text(text, encoding="utf-8")
+        run = start([f"{name}.txt"], hidden_size=4, embedding_size=3, threads=1, **length)
+        dropouts.append(run.trainer.model.config.dropout)
+    assert dropouts[0] < dropouts[1]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(workplace):
