@@ -125,12 +125,11 @@ def test_a_larger_vocabulary_never_means_less_dropout(num_characters, one, other
 
 
 def test_only_short_texts_can_be_read_too_often():
-    for vocab_size in (1, 60, 5000):
-        lengths = (1000, 50_000, 50_001, 400_000, 400_001, 10**9)
+    lengths = (1000, 50_000, 50_001, 400_000, 400_001, 10**9)
+    for vocab_size in (1, 60, 5000, 1_114_112):
         epochs = [max_epochs(n, vocab_size) for n in lengths]
-        assert epochs == sorted(epochs)
-        assert 1 < epochs[0] < 100
-        assert epochs[-2:] == [math.inf, math.inf]
+        assert all(1 < most < 100 for most in epochs[:4])
+        assert epochs[4:] == [math.inf, math.inf]
 
 
 @given(LENGTHS, VOCABULARIES)

@@ -49,7 +49,7 @@ BY_VOCABULARY: Rows = (
 # memorised.
 MAX_EPOCHS: tuple[tuple[int, float, int], ...] = (
     (50_000, math.inf, 10),
-    (400_000, 50, 10),
+    (400_000, 50, 8),
     (400_000, math.inf, 22),
 )
 MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
