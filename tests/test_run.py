@@ -232,8 +232,8 @@ def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
 def test_the_vocabulary_counts_however_the_length_of_a_run_is_given(workplace, monkeypatch, length):
     monkeypatch.setattr(autotune, "reference_speed", lambda *_: 1000.0)
     few, many = (
-        "".join(map(chr, range(0x4E00, 0x4E00 + symbols))) * (4000 // symbols)
-        for symbols in (20, 400)
+        "".join(map(chr, range(0x4E00, 0x4E00 + symbols))) * (60_000 // symbols)
+        for symbols in (20, 2000)
     )
     dropouts = []
     for name, text in (("few", few), ("many", many)):

@@ -29,7 +29,7 @@ BY_EPOCHS: Rows = (
     (25, {"dropout": 0.25, "weight_drop": 0.2}),
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )
-# By the length of the text; this comes last, and so decides.
+# By the length of the text; this comes after those above, and so decides.
 SHORT = {"hidden_size": 256, "batch_size": 8}
 BY_LENGTH: Rows = (
     (
@@ -38,13 +38,9 @@ BY_LENGTH: Rows = (
     ),
     (400_000, SHORT | {"dropout": 0.3, "weight_drop": 0.2, "learning_rate": 0.008}),
 )
-# For these short texts, by how many characters there are for each symbol of the vocabulary: where
-# most symbols are rare, as in Chinese verse, a text is memorised sooner.
-RARE = {"weight_drop": 0.0, "learning_rate": 0.006}
-BY_VOCABULARY: Rows = (
-    (20, RARE | {"dropout": 0.7}),
-    (50, RARE | {"dropout": 0.6}),
-)
+# And for such short texts, by how many characters there are for each symbol of the vocabulary:
+# where most symbols are rare, as in Chinese verse, a text is memorised sooner.
+BY_VOCABULARY: Rows = ((50, {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006}),)
 # Up to so many characters, and so many for each symbol: the most epochs. With more, a text is
 # memorised.
 MAX_EPOCHS: tuple[tuple[int, float, int], ...] = (
