@@ -16,7 +16,7 @@ CANDIDATES = [Compute("float32", 0), Compute("float32", 1)]
 
 
 def test_every_way_to_train_is_timed():
-    seconds = autotune.seconds_per_window(tiny_config(), V, CANDIDATES, **SIZES, device=CPU)
+    seconds = autotune.seconds_per_window(CharLM(tiny_config(), V), CANDIDATES, **SIZES)
     assert list(seconds) == CANDIDATES
     assert all(0 < value < 10 for value in seconds.values())
 
@@ -53,7 +53,7 @@ def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(mo
     ],
 )
 def test_only_a_clear_gain_changes_the_arithmetic(monkeypatch, bfloat16, one_thread, chosen):
-    def seconds(_config, _size, candidates, **_):
+    def seconds(_model, candidates, **_):
         speed = {"float32": 1.0, "bfloat16": bfloat16}
         return {
             c: 1 / speed[c.precision] / (one_thread if c.threads == 1 else 1) for c in candidates
@@ -102,7 +102,7 @@ def test_threads_are_all_of_them_or_half_or_one(monkeypatch, total, expected):
 def test_threads_that_get_no_core_are_not_even_timed(monkeypatch):
     timed = []
 
-    def seconds(_config, _size, candidates, **_):
+    def seconds(_model, candidates, **_):
         timed.extend(candidates)
         return dict.fromkeys(candidates, 1.0)
 

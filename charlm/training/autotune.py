@@ -4,6 +4,7 @@ Everything is measured with the sizes that will be trained, never guessed: which
 fastest differs from CPU to CPU and from size to size.
 """
 
+import copy
 import itertools
 import math
 import time
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from charlm.config import PRECISIONS, ComputeConfig, ModelConfig
+from charlm.config import PRECISIONS, ComputeConfig
 from charlm.errors import ConfigError, argument
 from charlm.model.device import autocast, torch_threads
 from charlm.model.language_model import CharLM
@@ -37,28 +38,24 @@ class Compute(NamedTuple):
 
 
 def seconds_per_window(
-    config: ModelConfig,
-    vocab_size: int,
+    model: CharLM,
     candidates: Iterable[Compute],
     *,
     batch_size: int,
     seq_length: int,
-    device: torch.device,
     once: bool = False,
 ) -> dict[Compute, float]:
     """Return how long a window takes in training, forward and backward.
 
-    All candidates are timed in turn, and the best round of each counts: of three rounds, or of more
-    that half a second holds, or of fewer where the machine is busy and they take long. A candidate
+    All candidates are timed in turn, and the best round of each counts: of two rounds, or of more
+    that 0.4 seconds hold, or of one where the machine is busy and it takes long. A candidate
     that takes more than ``HOPELESS`` times as long as the fastest one is not tried again. A window
     must be as long as those that will be trained: in short ones, most of the time is overhead.
 
     Args:
-        config: what the model computes.
-        vocab_size: the number of symbols (V).
+        model: the model, on its device; it is left as it is.
         candidates: what to time.
         batch_size, seq_length: the size of the window.
-        device: where to compute.
         once: do one round only, to see what this machine can do, not how fast.
 
     Returns:
@@ -71,12 +68,13 @@ def seconds_per_window(
     """
     failure: RuntimeError | None = None
     best = dict.fromkeys(candidates, math.inf)
-    model = CharLM(config, vocab_size).to(device)
+    model = copy.deepcopy(model)
+    device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():
-        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 2.0)):
+        if turn and (once or time.perf_counter() - start > (0.4 if turn >= 2 else 2.0)):
             break
         for candidate in best:
             if turn and best[candidate] > HOPELESS * min(best.values()):
@@ -99,7 +97,8 @@ def seconds_per_window(
         if "float32" in precisions:  # then it is not a matter of the arithmetic
             raise failure
         raise ConfigError(
-            f"this machine cannot train backbone {config.backbone!r} in {', '.join(precisions)}: "
+            f"this machine cannot train backbone {model.config.backbone!r} in "
+            f"{', '.join(precisions)}: "
             f"choose {argument('precision', 'float32')}"
         )
     return best
@@ -138,13 +137,7 @@ def fastest(
 
     def measured(candidates: list[Compute], **options: bool) -> dict[Compute, float]:
         return seconds_per_window(
-            model.config,
-            model.head.out_features,
-            candidates,
-            batch_size=batch_size,
-            seq_length=seq_length,
-            device=device,
-            **options,
+            model, candidates, batch_size=batch_size, seq_length=seq_length, **options
         )
 
     counts = [0] if compute.threads is None else [compute.threads]

@@ -45,12 +45,12 @@ def evaluated_length(config: TrainConfig, held_out: int, step_characters: float)
     return min(held_out, max(LEAST_EVALUATED, int(budget)))
 
 
-def interval_of_evaluations(config: TrainConfig, step_seconds: float, most: int) -> int:
-    """Return the steps between the evaluations of a run in minutes.
+def interval_of_evaluations(seconds: float, step_seconds: float, most: int) -> int:
+    """Return the steps between evaluations where so many seconds are left for steps.
 
     There are ``NUM_EVALUATIONS`` in it, or one in ``most`` steps if that is more.
     """
-    return min(most, math.ceil(60 * config.minutes / NUM_EVALUATIONS / step_seconds))
+    return max(1, min(most, math.ceil(seconds / NUM_EVALUATIONS / step_seconds)))
 
 
 class TimePlan:
@@ -58,6 +58,7 @@ class TimePlan:
 
     Args:
         config: how the run is trained so far; an end that it has already is only moved forward.
+        counters: how far it is.
         held_out: characters held out for validation.
         step_characters: characters that a step reads.
         most_interval: steps between evaluations at most, if they too may be planned here, until the
@@ -67,6 +68,7 @@ class TimePlan:
     def __init__(
         self,
         config: TrainConfig,
+        counters: Counters,
         held_out: int,
         step_characters: float,
         most_interval: int | None = None,
@@ -80,6 +82,9 @@ class TimePlan:
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
         self.evaluations = 0
+        self.start_seconds = (
+            counters.seconds if counters.step == 0 else 0.0
+        )  # before the first step
         self.spent = 0.0  # seconds since the session began
         self.planned_at = -math.inf  # seconds of the run
 
@@ -150,8 +155,8 @@ class TimePlan:
             return config, None
         if self.most_interval is not None and counters.best_loss is None:
             config = self._evaluations_planned(config, counters.step)
-        step, seconds = counters.step, 60 * config.minutes
-        left = seconds - counters.seconds
+        step, seconds = counters.step, 60 * config.minutes - self.start_seconds
+        left = 60 * config.minutes - counters.seconds
         per_step = self.seconds_per_step(config)
         fitting = max(1, int((left - self.last_seconds(config)) / per_step))
         end = int(min(step + fitting, max(self.most_steps, step + 1)))
@@ -173,7 +178,8 @@ class TimePlan:
 
     def _evaluations_planned(self, config: TrainConfig, step: int) -> TrainConfig:
         """Return the config with its evaluations as far apart as the pace so far asks for."""
-        interval = interval_of_evaluations(config, self.pace, self.most_interval or 1)
+        seconds = 60 * config.minutes - self.start_seconds
+        interval = interval_of_evaluations(seconds, self.pace, self.most_interval or 1)
         interval = max(step + 1, interval)  # else one would be behind already
         if len(self.recent) < 5 or 0.8 < interval / config.eval_every < 1.2:
             return config

@@ -93,7 +93,8 @@ def start(
             chosen = trainer.precision
             notices.append(f"precision by a short measurement; --precision {chosen} repeats it")
         if config.steps is None:  # in minutes
-            notices += _plan_time(trainer, seconds / machine.processes.size)
+            left = 60 * config.minutes - (time.monotonic() - began)
+            notices += _plan_time(trainer, seconds / machine.processes.size, left)
             trainer.config = machine.processes.broadcast(trainer.config)
         trainer.counters = Counters(seconds=time.monotonic() - began)
         run = Run(run_dir, trainer, notices)
@@ -175,22 +176,32 @@ def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
     return base
 
 
-def _plan_time(trainer: Trainer, seconds: float) -> list[str]:
-    """Fit a run in minutes to its text and to this machine, where a step takes ``seconds``.
+def _plan_time(trainer: Trainer, seconds: float, left: float) -> list[str]:
+    """Fit a run in minutes to its text and to this machine.
+
+    Args:
+        trainer: of the run.
+        seconds: how long a step takes.
+        left: seconds left for all steps.
 
     Returns:
-        A line for people, if the text is too short for so much time.
+        A line for people, if the text is too short for so much time, or the time for a start.
     """
     config, dataset = trainer.config, trainer.dataset
     steps = trainer.stream.windows_per_epoch
     if not config.eval_every:
         trainer.most_interval = EPOCHS_UNSEEN * steps
-    warmup = replace(config, steps=math.ceil(60 * config.minutes / seconds)).warmup
-    interval = interval_of_evaluations(config, seconds, EPOCHS_UNSEEN * steps)
+    warmup = replace(config, steps=max(1, math.ceil(left / seconds))).warmup
+    interval = interval_of_evaluations(left, seconds, EPOCHS_UNSEEN * steps)
     trainer.config = replace(config, warmup_steps=warmup, eval_every=config.eval_every or interval)
     epochs = max_epochs(dataset.characters, dataset.tokenizer.vocab_size)
-    if epochs * steps * seconds >= 60 * config.minutes:
-        return []
+    if epochs * steps * seconds >= left:
+        spent = 60 * config.minutes - left
+        if spent < 30 * config.minutes:
+            return []
+        return [
+            f"starting took {spent:.0f} seconds of {60 * config.minutes:.0f}: give more minutes"
+        ]
     end = int(epochs * steps)
     bounded = replace(config, steps=end)
     trainer.config = replace(

@@ -5,6 +5,7 @@ all wait, and one thread alone may be several times as fast. So the number follo
 as it changes no bit of the result.
 """
 
+import math
 import statistics
 import time
 from collections import deque
@@ -18,7 +19,7 @@ CLEARLY = 1.25  # times as long as of late: the load has changed, or the trial h
 TRIAL = 3  # steps of a trial
 PRICE = 150  # seconds between trials for each second that the last one has cost
 LEAST_REST = 5.0  # seconds between trials
-PROBE = 0.02  # seconds
+PROBE = 0.01  # seconds
 
 
 def thread_counts() -> list[int]:
@@ -28,8 +29,8 @@ def thread_counts() -> list[int]:
 
 
 def cores_are_free(count: int) -> bool:
-    """Return whether ``count`` threads, 0 for all, get a core each, by a probe of a few hundredths
-    of a second: operations that they share must not take longer than with one thread.
+    """Return whether ``count`` threads, 0 for all, get a core each, by a probe of a hundredth of a
+    second: operations that they share must not take longer than with one thread.
     """
     count = count or torch.get_num_threads()
     if count == 1:
@@ -54,13 +55,14 @@ def _timed(numbers: torch.Tensor, count: int, span: float) -> list[float]:
 class ThreadChoice:
     """Chooses a number of threads for every step, by the time that the steps before took.
 
-    Now and then a few steps are computed with another number, and if they were faster it is taken.
-    A trial that fails is ended at once, and the next one waits for the longer the more it cost.
+    Now and then it is probed whether the cores are free. If so, more threads are tried for a few
+    steps, else fewer, and what is faster is taken. A trial that fails is ended at once, and the next
+    one waits for the longer the more it cost.
 
     Args:
         counts: the numbers that may be used, 0 for as many as torch would take; the first one to
             begin with. With one number there is no choice.
-        are_free: whether so many threads would get a core each; if not, they are not tried.
+        are_free: whether so many threads would get a core each.
 
     Attributes:
         count: the number for the next step.
@@ -102,10 +104,11 @@ class ThreadChoice:
         other = next(count for count in self.counts if count != self.usual)
         self.counts.remove(other)
         self.counts.append(other)  # each in its turn
-        if other == 1 or self.are_free(other):
+        more = (other or math.inf) > (self.usual or math.inf)
+        if slowed or self.are_free(other if more else self.usual) == more:
             self.count = other
         else:
-            self._end_trial(2 * PROBE)
+            self._end_trial(0.0)
 
     def _note_trial(self, seconds: float) -> None:
         self.trial.append(seconds)

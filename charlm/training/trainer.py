@@ -213,7 +213,11 @@ class Trainer:
         began = time.monotonic()
         before = self.counters
         plan = TimePlan(
-            self.config, len(self.dataset.validation), self._chars_per_step, self.most_interval
+            self.config,
+            self.counters,
+            len(self.dataset.validation),
+            self._chars_per_step,
+            self.most_interval,
         )
         while not self.finished:
             step_began = time.monotonic()
