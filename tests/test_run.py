@@ -230,7 +230,7 @@ def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
 
 @pytest.mark.parametrize("length", [{"steps": 2}, {"epochs": 2}, {"minutes": 0.01}])
 def test_the_vocabulary_counts_however_the_length_of_a_run_is_given(workplace, monkeypatch, length):
-    monkeypatch.setattr(autotune, "reference_speed", lambda *_: 1000.0)
+    monkeypatch.setattr(autotune, "reference_speed", lambda *_, **__: 1000.0)
     few, many = (
         "".join(map(chr, range(0x4E00, 0x4E00 + symbols))) * (60_000 // symbols)
         for symbols in (20, 2000)

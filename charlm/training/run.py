@@ -202,9 +202,9 @@ def tuned_trainer(
     """
     processes = machine.processes
     batch_size, seq_length = dataset.stream(config).window(0).inputs.shape  # as they will be
-    known = config.total_steps is not None
+    nothing_to_choose = machine.compute.threads is not None and machine.compute.precision != "auto"
     found = autotune.fastest(
-        machine.compute, model, batch_size=batch_size, seq_length=seq_length, once=known
+        machine.compute, model, batch_size=batch_size, seq_length=seq_length, once=nothing_to_choose
     )
     (precision, threads), seconds = processes.broadcast(found)
     trainer = Trainer(

@@ -82,9 +82,7 @@ class TimePlan:
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
         self.evaluations = 0
-        self.start_seconds = (
-            counters.seconds if counters.step == 0 else 0.0
-        )  # before the first step
+        self.start_seconds = 0.0 if counters.step else counters.seconds  # before the first step
         self.spent = 0.0  # seconds since the session began
         self.planned_at = -math.inf  # seconds of the run
 

@@ -28,6 +28,7 @@ from charlm.training.run_dir import RunDir
 from charlm.training.schedule import interval_of_evaluations
 from charlm.training.trainer import Trainer
 
+SHORT = 0.5  # minutes of a run whose start may not take seconds
 EPOCHS_UNSEEN = 2  # at most, between evaluations of a run in minutes: overfitting must be seen
 
 
@@ -139,7 +140,9 @@ def _prepare(
     processes = machine.processes
     readable = None
     if config.steps is None and config.epochs is None:
-        speed = autotune.reference_speed(tokenizer.vocab_size, machine.device, machine.compute)
+        speed = autotune.reference_speed(
+            tokenizer.vocab_size, machine.device, machine.compute, once=config.minutes < SHORT
+        )
         readable = processes.broadcast(60 * config.minutes * speed) * processes.size
     model_config, config, notices = choose(vocab_size=tokenizer.vocab_size, readable=readable)
     large = found.characters >= id_cache.LARGE
@@ -199,9 +202,8 @@ def _plan_time(trainer: Trainer, seconds: float, left: float) -> list[str]:
         spent = 60 * config.minutes - left
         if spent < 30 * config.minutes:
             return []
-        return [
-            f"starting took {spent:.0f} seconds of {60 * config.minutes:.0f}: give more minutes"
-        ]
+        asked = 60 * config.minutes
+        return [f"starting took {spent:.0f} of {asked:.0f} seconds: give more minutes"]
     end = int(epochs * steps)
     bounded = replace(config, steps=end)
     trainer.config = replace(

@@ -56,8 +56,8 @@ class ThreadChoice:
     """Chooses a number of threads for every step, by the time that the steps before took.
 
     Now and then it is probed whether the cores are free. If so, more threads are tried for a few
-    steps, else fewer, and what is faster is taken. A trial that fails is ended at once, and the next
-    one waits for the longer the more it cost.
+    steps, else fewer, and what is faster is taken. A trial that fails is ended at once, and the
+    next one waits for the longer the more it cost.
 
     Args:
         counts: the numbers that may be used, 0 for as many as torch would take; the first one to

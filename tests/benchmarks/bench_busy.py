@@ -1,6 +1,7 @@
 """How a training gets on beside other busy processes.
 
-    python tests/benchmarks/bench_busy.py [--busy 0 1 2 4] [--rounds 3] [--seconds 15] [--minutes 0.5]
+    python tests/benchmarks/bench_busy.py [--busy 0 1 2 4] [--rounds 3] [--seconds 15]
+        [--minutes 0.5]
 
 For each number of other processes, which do nothing but count:
 
@@ -104,7 +105,7 @@ def main():
     cases += [
         (f"{most} others in the second half", ENGLISH, most, seconds / 2, None),
         (f"{most} others in the first half", ENGLISH, most, 0.0, seconds / 2),
-        ("a vocabulary of 3,000, no others", CHINESE, 0, 0.0, None),
+        ("a vocabulary of 1,733, no others", CHINESE, 0, 0.0, None),
         (
             f"the same, {min(most, 1)} other in the second half",
             CHINESE,
