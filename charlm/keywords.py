@@ -1,5 +1,6 @@
 """The settings as keywords, for type checkers; a test holds them to the configs."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from charlm.config import LinesConfig, SampleConfig
@@ -14,8 +15,8 @@ class _DrawSettings(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
-    allow: tuple[str, ...]
-    forbid: tuple[str, ...]
+    allow: str | Sequence[str]
+    forbid: str | Sequence[str]
     seed: int | None
 
 
@@ -23,7 +24,7 @@ class SampleSettings(_DrawSettings, total=False):
     """The settings of :class:`SampleConfig` as keywords."""
 
     length: int
-    stop: tuple[str, ...]
+    stop: str | Sequence[str]
     num_samples: int
 
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any, Self
 
 from charlm.errors import ConfigError, argument
+from charlm.suggestions import nearest_argument
 
 # The words of each bound, and what must hold between a value and the bound.
 BOUNDS = {
@@ -58,7 +59,7 @@ def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
     """Raise ConfigError for the first of ``names`` that is not known, with the nearest one."""
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+            raise ConfigError(f"unknown setting {name!r}{nearest_argument(name, known)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import DATA, QUICK, QUICK_FLAGS, ROOT, assert_same_run, one_line
 
-from charlm import __main__
+from charlm import __main__, suggestions
 from charlm import checkpoint as checkpoints
-from charlm.cli import VERBS, progress, suggestions
+from charlm.cli import VERBS, progress
 from charlm.cli.parser import make_parser
 from charlm.config import TrainConfig
 from charlm.data.downloads import SAMPLE_TEXTS
@@ -39,7 +39,7 @@ def quick(*more):
 def test_train_resume_generate_evaluate_info(run):
     status, out, err = run(*quick())
     assert (status, out) == (0, "")
-    assert "done in" in err
+    assert "done     in " in err
     assert re.search(r"step 6  epoch [\d.]+  train [\d.]+/[\d.]+  val [\d.]+/[\d.]+", err)
     more = re.search(r"^more: +charlm (generate .*)$", err, re.M)
     status, out, err = run(*more[1].split(), "--seed", 4)
@@ -337,7 +337,7 @@ def test_a_signal_in_the_last_step_lets_the_run_end(run, monkeypatch):
     signal_at(monkeypatch, signal.SIGINT, QUICK["steps"])
     status, _, err = run(*quick())
     assert status == 0
-    assert "done in" in err
+    assert "done     in " in err
 
 
 def test_a_second_signal_does_not_wait(workplace):

@@ -1,6 +1,7 @@
 """Lists: what is recognised, how it is split and read, and that each item is read by itself."""
 
 import itertools
+import json
 import math
 import random
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import BACKBONES, tiny_config, words
 
+from charlm import checkpoint as checkpoints
 from charlm.api import LanguageModel
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
@@ -221,3 +223,69 @@ def test_the_loss_of_a_step_is_the_mean_over_what_is_predicted():
         logits.flatten(0, 1), torch.from_numpy(window.targets).flatten(), ignore_index=IGNORED
     )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+# ---- on the command line
+
+LIST_FLAGS = ["--steps", 40, "--embedding-size", 5, "--hidden-size", 11, "--learning-rate", 0.02]
+LIST_FLAGS += ["--precision", "float32", "--threads", 1]
+
+
+@pytest.fixture
+def trained(run):
+    """Train on a list; return the function that runs commands."""
+    Path("names.txt").write_text("\n".join(sorted(names(300))) + "\n", encoding="utf-8")
+    status, _, err = run("train", "names.txt", "--out", "run", *LIST_FLAGS)
+    assert status == 0, err
+    assert "a list of 300 items" in " ".join(err.split())
+    assert "per item" in err
+    return run
+
+
+def test_the_command_line_writes_ranks_and_evaluates_items(trained):
+    status, out, _ = trained("generate", "run", "--seed", 1)
+    assert (status, len(out.splitlines())) == (0, 10)
+    assert out == trained("generate", "run", "--seed", 1, "--lines", 10)[1]
+    _, out, _ = trained("generate", "run", "--seed", 1, "-p", "ab", "-n", 3)
+    assert [line[:2] for line in out.splitlines()] == ["ab"] * 3
+    _, out, _ = trained("generate", "run", "--seed", 1, "--length", 200)
+    assert len(out) == 201
+    status, out, _ = trained("score", "run", "names.txt", "--rank", "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == 300
+    chances = [item["probability"] for item in found]
+    assert chances == sorted(chances, reverse=True)
+    assert sum(chances) < 1
+    assert all(item["text"].endswith("\n") for item in found)
+    _, out, _ = trained("evaluate", "run", "names.txt", "--held-out")
+    assert "items, " in out
+    _, out, _ = trained("overlap", "run", "names.txt", "--json", "-n", 50)
+    assert json.loads(out)["items"] == 50
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["generate", "run", "-p", "ab", "--starts-with", "a"], "leave one out"),
+        (["generate", "run", "-p", "a\nb"], "the prompt of an item must be one line"),
+        (["generate", "run", "-p", "az"], "character 'z' (U+007A) at position 1 of the prompt"),
+        (["evaluate", "run", "names.txt", "--dynamic"], "dynamic evaluation reads one long text"),
+        (["overlap", "run", "names.txt", "--length", "9"], "--length does not go with a model of"),
+    ],
+)
+def test_what_makes_no_sense_with_items_is_refused(trained, words, expected):
+    status, out, err = trained(*words)
+    assert (status, out) == (1, "")
+    assert expected in err.splitlines()[-1]
+
+
+def test_a_list_is_resumed_repeated_and_fine_tuned(trained):
+    status, _, err = trained("resume", "run", "--steps", 60)
+    assert status == 0, err
+    Path("verse.txt").write_text(VERSE, encoding="utf-8")
+    words = ["train", "verse.txt", "--out", "verse", "--init-from", "run", "--steps", 2]
+    status, _, err = trained(*words)
+    assert status == 0, err
+    assert not checkpoints.load(Path("verse/latest.safetensors")).model_config.items
+    first, *_ = json.loads(trained("info", "run", "--json")[1])["repeat"]
+    assert "--items" in first.split()

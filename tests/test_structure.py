@@ -17,7 +17,7 @@ PACKAGE = ROOT / "charlm"
 # Each imports only from itself and from floors below its own; those of one floor do not know each
 # other.
 FLOORS = [
-    {"errors": set()},
+    {"errors": set(), "suggestions": set()},
     {"settings": set(), "files": set()},
     {"cells": set()},
     {"config": set(), "tensor_file": {"numpy", "safetensors"}},

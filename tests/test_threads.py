@@ -18,7 +18,7 @@ def lived_through(choice, loads, step=0.05):
     """Let ``choice`` live through loads, each of so many seconds; return the time lost in each."""
     lost = []
     for times, seconds, free in loads:
-        choice.are_free = lambda _, free=free: free
+        choice.are_free = lambda *_, free=free: free
         now, gone = 0.0, 0.0
         while now < seconds:
             spent = step * times[choice.count]
@@ -53,7 +53,7 @@ def test_with_one_number_there_is_no_choice():
 
 
 def test_a_number_that_changes_bits_is_never_used():
-    choice = ThreadChoice([0, 1], are_free=lambda _: False)
+    choice = ThreadChoice([0, 1], are_free=lambda *_: False)
     for _ in range(400):
         if choice.count == 1:
             choice.prove(False)
@@ -64,7 +64,7 @@ def test_a_number_that_changes_bits_is_never_used():
 
 def test_half_of_many_threads_is_tried_too(monkeypatch):
     monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 16)
-    choice = ThreadChoice(thread_counts(), are_free=lambda _: False)
+    choice = ThreadChoice(thread_counts(), are_free=lambda *_: False)
     lived_through(choice, [({0: 3.0, 8: 1.0, 1: 5.0}, 60, False)])
     assert choice.usual == 8
 
@@ -88,7 +88,7 @@ def test_a_run_whose_threads_change_is_the_run_whose_threads_do_not(monkeypatch,
         losses = [progress.train_loss for progress in trainer.run()]
         return losses, trainer.checkpoint().tensors()
 
-    changing = ThreadChoice([1, other], are_free=lambda _: True)
+    changing = ThreadChoice([1, other], are_free=lambda *_: True)
     monkeypatch.setattr(threads, "LEAST_REST", 0.0)
     changing.rest = 0.0
     steps = []

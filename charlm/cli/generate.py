@@ -48,8 +48,8 @@ def add_parser(verbs: Subparsers) -> None:
         help="write text with a trained model",
         description="Write the prompt and what follows it to stdout, as it is drawn; with a model "
         f"of items, such as names, {ITEMS} items or --num-samples that begin with the prompt, "
-        "unless --length or --stop is given. On one machine sample i depends on the seed and on i "
-        "alone.",
+        "unless --length, --stop or a state is given. On one machine sample i depends on the seed "
+        "and on i alone.",
     )
     add_run(parser)
     prompt = parser.add_mutually_exclusive_group()
@@ -114,8 +114,13 @@ def run(arguments: Namespace) -> int:
     as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
     if lm.config.items and not as_text:
         count = config.num_samples if given(arguments, ["num_samples"]) else ITEMS
-        start = lines.starts_with or lm.readable(_prompt(arguments))
-        wanted = replace(lines, lines=count, starts_with=start)
+        prompt = lm.readable(_prompt(arguments))
+        if prompt and lines.starts_with:
+            raise ConfigError("--starts-with and a prompt are the same here: leave one out")
+        if "\n" in prompt:
+            raise ConfigError("the prompt of an item must be one line")
+        lm.tokenizer.encode(prompt, source="the prompt")
+        wanted = replace(lines, lines=count, starts_with=prompt or lines.starts_with)
         return _write_lines(arguments, lm, config, wanted)
     asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
     _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")

@@ -64,7 +64,7 @@ def _summary(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[str
         f"{model.num_parameters(found.tokenizer.vocab_size):,} parameters",
         "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB, saved {ago(age_of(path))}",
         "text": f"{_named(source.files)}: {source.characters:,} characters, "
-        f"{found.tokenizer.vocab_size:,} symbols",
+        f"{found.tokenizer.vocab_size:,} symbols" + ", a list of items" * bool(model.items),
         "loss": _loss(counters),
         "training": f"{clock(counters.seconds)} for {counters.step:,} of {total}, "
         f"seed {train.seed}",

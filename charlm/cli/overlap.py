@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from charlm.cli.parser import (
     Subparsers,
@@ -10,12 +11,16 @@ from charlm.cli.parser import (
     add_run,
     add_settings,
     add_unknown,
+    flag_of,
     given,
 )
 from charlm.cli.progress import ProgressBar, folded
 from charlm.cli.terminal import say, say_unknown, text_files
 from charlm.config import SampleConfig
 from charlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
 
 MOST_SHOWN = 2000  # characters of the longest overlap
 
@@ -26,7 +31,8 @@ def add_parser(verbs: Subparsers) -> None:
         "overlap",
         help="measure how much a model copies its training text",
         description="Generate, and report the longest verbatim overlap with the training text, "
-        "and the share of short substrings that are new.",
+        "and the share of short substrings that are new; of a list, the share of items that are "
+        "in it.",
     )
     add_run(parser)
     add_files(parser, "TRAINING_FILE")
@@ -46,6 +52,8 @@ def run(arguments: Namespace) -> int:
     if getattr(arguments, "length", None) == 0:
         raise ConfigError("--length 0, without end, does not go with overlap")
     lm = api.load(arguments.run, unknown=arguments.unknown)
+    if lm.config.items:
+        return _print_copied_items(arguments, lm, text)
     settings = {"num_samples": 65} | given(arguments, SampleConfig.names())
     config = seeded(SampleConfig(**settings))
     say(f"seed {config.seed}")
@@ -77,6 +85,37 @@ def run(arguments: Namespace) -> int:
     for length, share in result.new_share.items():
         what = "no sample is as long" if share is None else f"{share:7.2%} are not in the text"
         print(f"substrings of {length:2} characters: {what}")
+    return 0
+
+
+def _print_copied_items(arguments: Namespace, lm: "LanguageModel", text: str) -> int:
+    """Print how many items of a list that a model draws are in the list that it has read."""
+    drawn = given(arguments, SampleConfig.names())
+    for name in ("length", "stop"):
+        if name in drawn:
+            raise ConfigError(f"{flag_of(name)} does not go with a model of items")
+    count = drawn.pop("num_samples", 1000)
+    from charlm.inference.sampling import seeded
+
+    known = set(text.split("\n"))
+    seed = seeded(SampleConfig(**drawn)).seed
+    say(f"seed {seed}")
+    lines = [line for line, _ in lm.lines(count, **drawn | {"seed": seed})]
+    say_unknown(lm.unknown)
+    distinct = set(lines)
+    values = {
+        "items": len(lines),
+        "seed": seed,
+        "distinct": len(distinct),
+        "copied": sum(line in known for line in lines),
+        "distinct_copied": len(distinct & known),
+    }
+    if arguments.json:
+        print(json.dumps(values))
+        return 0
+    print(f"{values['items']:,} items generated, {values['distinct']:,} of them distinct")
+    print(f"{values['copied'] / max(1, len(lines)):7.2%} are items of the list")
+    print(f"{values['distinct_copied'] / max(1, len(distinct)):7.2%} of the distinct ones are")
     return 0
 
 

@@ -17,12 +17,12 @@ from typing import Any, NoReturn, Protocol
 
 from charlm import __version__
 from charlm.cells import CELLS
-from charlm.cli.suggestions import nearest_flag, nearest_verb
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data import unknown
 from charlm.errors import ConfigError
 from charlm.files import is_regular_file
 from charlm.settings import BOUNDS, Settings, field_type
+from charlm.suggestions import nearest_flag, nearest_verb
 
 EXAMPLES = """\
 examples:

@@ -118,7 +118,14 @@ class TrainingBar:
 
 def print_fact(label: str, text: str) -> None:
     """Write a labelled line to stderr, folded to 79 columns."""
-    say(textwrap.fill(printable(text), 79, initial_indent=f"{label:9}", subsequent_indent=" " * 9))
+    folded_text = textwrap.fill(
+        printable(text),
+        79,
+        initial_indent=f"{label:9}",
+        subsequent_indent=" " * 9,
+        break_on_hyphens=False,  # a flag stays whole
+    )
+    say(folded_text)
 
 
 def print_start(run: "Run") -> None:
@@ -164,10 +171,13 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
     if end is not None:
         per_item = counters.loss * len(validation) / int((validation == end).sum())
         each = f" per character, {in_units(per_item)} per item,"
-    say(
-        f"\ndone in {clock(counters.seconds)}: best validation loss "
-        f"{in_units(counters.loss)}{each} at step {counters.best_step}\n"
+    say()
+    print_fact(
+        "done",
+        f"in {clock(counters.seconds)}: best validation loss {in_units(counters.loss)}{each} at "
+        f"step {counters.best_step}",
     )
+    say()
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
     amount = ["--length", "1000"] if end is None else ["--num-samples", "20"]
     more = shell_command(["charlm", "generate", as_path(run.folder), *amount, *cells])

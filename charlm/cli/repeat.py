@@ -85,6 +85,7 @@ def _known_end(stage: "Stage") -> dict[str, Any]:
         "steps": config.total_steps,
         "minutes": None,
         "decay_plan": config.decay_plan or None,
+        "decay_steps": None if config.decay_plan else config.decay_steps,
     }
 
 

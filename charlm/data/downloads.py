@@ -1,12 +1,13 @@
 """Sample texts to train on.
 
 ``english`` and ``chinese`` come with charlm. ``python`` gathers the standard library of the running
-interpreter, which is on every machine. ``shakespeare`` downloads the text that most character-level
-models are compared on.
+interpreter, which is on every machine, and ``words`` the words in it. ``shakespeare`` downloads the
+text that most character-level models are compared on.
 """
 
 import hashlib
 import os
+import re
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ def python_library() -> str:
     return "\n".join(texts).replace("\0", "")
 
 
+def words() -> str:
+    """Return the words of the standard library, of 3 to 20 small letters, sorted, one a line."""
+    found = set(re.findall(r"\b[a-z]{3,20}\b", python_library()))
+    return "".join(f"{word}\n" for word in sorted(found))
+
+
 def shakespeare() -> str:
     """Return Tiny Shakespeare (1,115,394 characters), downloaded and checked.
 
@@ -106,6 +113,7 @@ SAMPLE_TEXTS = {
         "chinese.txt", "Chinese stories, essays and poems", lambda: shipped("chinese.txt")
     ),
     "python": SampleText("python.txt", "the standard library of this Python", python_library),
+    "words": SampleText("words.txt", "a list: the words in it, one a line", words),
     "shakespeare": SampleText(
         "tiny-shakespeare.txt", "Tiny Shakespeare, downloaded (1.1 MB)", shakespeare
     ),

@@ -20,6 +20,7 @@ from charlm.errors import ConfigError, CorpusError, argument
 
 LEAST_ITEMS = 100  # of a text that is taken for a list
 MOST_CHARACTERS = 50  # of an item, in the mean
+DISTINCT = 0.1  # share of the lines of a list that differ from each other, at least
 IN_ORDER = 0.95  # share of lines that do not sort before the one above them
 MIXED = 16  # batches whose items are put together by length, so that little is padded
 
@@ -36,7 +37,7 @@ def is_list(text: str) -> bool:
     if len(lines) < LEAST_ITEMS or sum(map(len, lines)) > MOST_CHARACTERS * len(lines):
         return False
     distinct = len(set(lines)) / len(lines)
-    if distinct < 0.5 or text.count("\n\n") > 0.01 * len(lines):
+    if distinct < DISTINCT or text.count("\n\n") > 0.01 * len(lines):
         return False
     single = sum(1 for line in lines if len(line.split()) == 1) / len(lines)
     if single >= 0.95 and distinct >= 0.95 and len(set(text)) <= 256:

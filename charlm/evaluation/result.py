@@ -1,7 +1,7 @@
 """The result of an evaluation; it needs no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -21,7 +21,7 @@ class Evaluation:
     characters: int
     items: int | None = None
     dynamic: "Evaluation | None" = None
-    baselines: dict[str, float] | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
 
     @property
     def bits_per_char(self) -> float:
@@ -48,7 +48,7 @@ class Evaluation:
         }
         if self.items is not None:
             values |= {"items": self.items, "nats_per_item": self.nats_per_item}
-        if self.baselines is not None:
+        if self.baselines:
             values["baselines"] = self.baselines
         if self.dynamic is not None:
             values["dynamic"] = self.dynamic.to_dict()

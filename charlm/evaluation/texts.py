@@ -27,7 +27,10 @@ def text_to_score(
     """
     source, fraction = checkpoint.source, checkpoint.train_config.validation_fraction
     items = bool(checkpoint.model_config.items)
-    text = _own_text(checkpoint) if files is None else read_text(files)
+    several = None if files is None else list(files)
+    if several == []:
+        raise CorpusError("no text file was given")
+    text = _own_text(checkpoint) if several is None else read_text(several)
     if files is None or held_out:  # with the training's text itself before it, whatever its name is
         return split_text(text, fraction, items=items)
     if fingerprint(text) == source.fingerprint:

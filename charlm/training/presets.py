@@ -10,7 +10,7 @@ from typing import Any
 
 from charlm.config import ModelConfig, TrainConfig, option_names
 from charlm.errors import ConfigError, argument
-from charlm.settings import Settings, nearest
+from charlm.settings import Settings, refuse_unknown
 
 REFERENCE = ModelConfig(), TrainConfig()
 
@@ -78,14 +78,17 @@ def choose_configs(
         ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
     """
     known = [*ModelConfig.names(), *TrainConfig.names(), *option_names()]
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+    refuse_unknown(given, known)
     lengths = [name for name in ("steps", "epochs", "minutes") if given.get(name) is not None]
     if len(lengths) > 1:
         raise ConfigError(
             f"{' and '.join(map(argument, lengths))} cannot both be given: one follows from the "
             "other"
+        )
+    if given.get("decay_steps") is not None and given.get("decay_plan"):
+        raise ConfigError(
+            f"{argument('decay_steps')} and {argument('decay_plan')} cannot both be given: the one "
+            "is in place of the other"
         )
     asked = TrainConfig(**_part(TrainConfig, given))
     model = _model_config(given)

@@ -179,6 +179,8 @@ def _extended(
             f"{argument('steps')} and {argument('minutes')} cannot both be given: one follows from "
             "the other"
         )
+    if steps is not None:
+        steps = TrainConfig(steps=steps).steps  # checked before anything is computed from it
     given = {name: value for name, value in changes.items() if value is not None}
     if minutes is not None:
         given = {"minutes": minutes, "steps": None, "decay_steps": None, "decay_plan": ""} | given

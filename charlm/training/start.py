@@ -126,7 +126,9 @@ def _prepare(
 ) -> tuple[Dataset, ModelConfig, TrainConfig, list[str]]:
     """Read the text and choose the settings; return them with lines that tell what was chosen."""
     if base is not None:
-        settings = base.model_config.to_dict() | settings
+        own = base.model_config.to_dict()
+        del own["items"]  # whether it is a list is a matter of the new text
+        settings = own | settings
     read = text_reader(paths, on_progress)
     found = survey(read())
     choose = functools.partial(

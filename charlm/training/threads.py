@@ -20,6 +20,8 @@ TRIAL = 3  # steps of a trial
 PRICE = 150  # seconds between trials for each second that the last one has cost
 LEAST_REST = 5.0  # seconds between trials
 PROBE = 0.01  # seconds
+SURELY = 4  # probes in a row, before more threads are tried: beside a busy process a step may take
+# a hundred times as long, and one probe in ten does not notice it
 
 
 def thread_counts() -> list[int]:
@@ -28,16 +30,22 @@ def thread_counts() -> list[int]:
     return [0, total // 2, 1] if total >= 4 else [0, 1] if total > 1 else [0]
 
 
-def cores_are_free(count: int) -> bool:
-    """Return whether ``count`` threads, 0 for all, get a core each, by a probe of a hundredth of a
-    second: operations that they share must not take longer than with one thread.
+def cores_are_free(count: int, probes: int = SURELY) -> bool:
+    """Return whether ``count`` threads, 0 for all, get a core each.
+
+    Operations that they share for a hundredth of a second must not take longer than with one
+    thread, and that in so many probes.
     """
     count = count or torch.get_num_threads()
     if count == 1:
         return True
     numbers = torch.ones(65_536 * count)
     alone = statistics.median(_timed(numbers, 1, PROBE / 10))
-    return statistics.mean(_timed(numbers, count, PROBE)) < 1.2 * alone
+    for number in range(probes):
+        time.sleep(PROBE / 2 if number else 0)  # another process may be elsewhere by then
+        if statistics.mean(_timed(numbers, count, PROBE)) > 1.2 * alone:
+            return False
+    return True
 
 
 def _timed(numbers: torch.Tensor, count: int, span: float) -> list[float]:
@@ -62,7 +70,7 @@ class ThreadChoice:
     Args:
         counts: the numbers that may be used, 0 for as many as torch would take; the first one to
             begin with. With one number there is no choice.
-        are_free: whether so many threads would get a core each.
+        are_free: whether so many threads would get a core each, and after how many probes.
 
     Attributes:
         count: the number for the next step.
@@ -70,7 +78,7 @@ class ThreadChoice:
         proven: those that are known to give the same bits.
     """
 
-    def __init__(self, counts: Sequence[int], are_free: Callable[[int], bool] = cores_are_free):
+    def __init__(self, counts: Sequence[int], are_free: Callable[..., bool] = cores_are_free):
         self.counts = list(counts)
         self.are_free = are_free
         self.usual = self.count = counts[0]
@@ -105,10 +113,11 @@ class ThreadChoice:
         self.counts.remove(other)
         self.counts.append(other)  # each in its turn
         more = (other or math.inf) > (self.usual or math.inf)
-        if slowed or self.are_free(other if more else self.usual) == more:
+        began = time.monotonic()
+        if slowed or (self.are_free(other) if more else not self.are_free(self.usual, 1)):
             self.count = other
         else:
-            self._end_trial(0.0)
+            self._end_trial(time.monotonic() - began)
 
     def _note_trial(self, seconds: float) -> None:
         self.trial.append(seconds)

@@ -1,4 +1,4 @@
-"""What somebody may have meant by a verb or a flag that charlm does not have."""
+"""What somebody may have meant by a verb, a flag or an argument that charlm does not have."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ FLAGS = {
     "--epochs": "epoch num-epochs n-epochs max-epochs",
     "--steps": "iters iterations max-iters max-steps num-steps n-steps updates epoch num-epochs",
     "--minutes": "time max-time duration budget",
-    "--learning-rate": "rate eta learn-rate lrate",
+    "--learning-rate": "lr rate eta learn-rate lrate",
     "--decay-steps": "lr-decay lr-decay-steps lr-decay-iters decay cooldown",
     "--warmup-steps": "warmup warmup-iters",
     "--batch-size": "batch batchsize bs bsz minibatch lanes",
@@ -72,6 +72,17 @@ def nearest_flag(word: str, flags: Collection[str]) -> str:
     return _did_you_mean(word.lstrip("-").replace("_", "-"), FLAGS, flags)
 
 
+def nearest_argument(word: str, names: Collection[str]) -> str:
+    """Return the words that suggest one of the arguments of a function for an unknown one.
+
+    >>> nearest_argument("layers", ["num_layers", "dropout"])
+    "; did you mean 'num_layers'?"
+    """
+    flags = {f"--{name.replace('_', '-')}": name for name in names}
+    found = _meant(word.replace("_", "-"), FLAGS, flags)
+    return "" if found is None else f"; did you mean {flags[found]!r}?"
+
+
 def nearest_verb(word: str, verbs: Collection[str]) -> str:
     """Return the words that suggest one of the verbs for an unknown one, or nothing.
 
@@ -82,9 +93,14 @@ def nearest_verb(word: str, verbs: Collection[str]) -> str:
 
 
 def _did_you_mean(word: str, others: dict[str, str], known: Collection[str]) -> str:
+    found = _meant(word, others, known)
+    return "" if found is None else f"; did you mean {found}?"
+
+
+def _meant(word: str, others: dict[str, str], known: Collection[str]) -> str | None:
     """Look the word up among what others call it, then among words that are spelt like it."""
     word = word.lower()
     same = [name for name, words in others.items() if name in known and word in words.split()]
     spelt = {name.lstrip("-"): name for name in known}
     close = [spelt[name] for name in get_close_matches(word, spelt, n=1)]
-    return f"; did you mean {(same or close)[0]}?" if same or close else ""
+    return next(iter([*same, *close]), None)
