@@ -50,7 +50,7 @@ def measure(way, seconds):
     from charlm.training.start import start
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = SIZES | {"steps": 10**6, "eval_every": 10**6, "precision": "auto"}
+        settings = SIZES | {"steps": 10**6, "eval_every": 10**6, "precision": "bfloat16"}
         run = start([ENGLISH], out=Path(folder) / "run", threads=WAYS[way], **settings)
         window = SIZES["batch_size"] * SIZES["seq_length"]
         with contextlib.closing(run.trainer.run()) as steps:
