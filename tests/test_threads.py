@@ -24,8 +24,8 @@ def lived_through(choice, loads, step=0.05):
             spent = step * times[choice.count]
             gone += spent - step * min(times.values())
             now += spent
-            if choice.count not in choice.proven:
-                choice.prove(True)
+            if not choice.is_proven((1,)):
+                choice.prove((1,), True)
             else:
                 choice.note(spent)
         lost.append(gone / seconds)
@@ -56,7 +56,7 @@ def test_a_number_that_changes_bits_is_never_used():
     choice = ThreadChoice([0, 1], are_free=lambda *_: False)
     for _ in range(400):
         if choice.count == 1:
-            choice.prove(False)
+            choice.prove((1,), False)
         choice.note(0.1)
         assert choice.usual == 0
     assert choice.counts == [0]

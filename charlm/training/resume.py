@@ -134,7 +134,7 @@ def _is_changed(found: Checkpoint, trainer: Trainer) -> bool:
     now = replace(
         before,
         precision=trainer.precision,
-        threads=trainer.thread_choice.recorded,
+        threads=trainer.thread_choice.first,
         processes=trainer.processes.size,
         train_config=trainer.config,
     )

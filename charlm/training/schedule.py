@@ -45,14 +45,6 @@ def evaluated_length(config: TrainConfig, held_out: int, step_characters: float)
     return min(held_out, max(LEAST_EVALUATED, int(budget)))
 
 
-def interval_of_evaluations(seconds: float, step_seconds: float, most: int) -> int:
-    """Return the steps between evaluations where so many seconds are left for steps.
-
-    There are ``NUM_EVALUATIONS`` in it, or one in ``most`` steps if that is more.
-    """
-    return max(1, min(most, math.ceil(seconds / NUM_EVALUATIONS / step_seconds)))
-
-
 class TimePlan:
     """Measures a session, and moves the end of a run in minutes to where its time is over.
 
@@ -177,7 +169,7 @@ class TimePlan:
     def _evaluations_planned(self, config: TrainConfig, step: int) -> TrainConfig:
         """Return the config with its evaluations as far apart as the pace so far asks for."""
         seconds = 60 * config.minutes - self.start_seconds
-        interval = interval_of_evaluations(seconds, self.pace, self.most_interval or 1)
+        interval = min(self.most_interval or 1, math.ceil(seconds / NUM_EVALUATIONS / self.pace))
         interval = max(step + 1, interval)  # else one would be behind already
         if len(self.recent) < 5 or 0.8 < interval / config.eval_every < 1.2:
             return config

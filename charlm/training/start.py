@@ -25,7 +25,7 @@ from charlm.training import autotune
 from charlm.training.presets import choose_configs, max_epochs
 from charlm.training.run import Machine, Run, tuned_trainer
 from charlm.training.run_dir import RunDir
-from charlm.training.schedule import interval_of_evaluations
+from charlm.training.schedule import NUM_EVALUATIONS
 from charlm.training.trainer import Trainer
 
 SHORT = 0.5  # minutes of a run whose start may not take seconds
@@ -194,21 +194,21 @@ def _plan_time(trainer: Trainer, seconds: float, left: float) -> list[str]:
     """
     config, dataset = trainer.config, trainer.dataset
     steps = trainer.stream.windows_per_epoch
-    if not config.eval_every:
-        trainer.most_interval = EPOCHS_UNSEEN * steps
-    warmup = replace(config, steps=max(1, math.ceil(left / seconds))).warmup
-    interval = interval_of_evaluations(left, seconds, EPOCHS_UNSEEN * steps)
-    trainer.config = replace(config, warmup_steps=warmup, eval_every=config.eval_every or interval)
     epochs = max_epochs(dataset.characters, dataset.tokenizer.vocab_size)
-    if epochs * steps * seconds >= left:
-        spent = 60 * config.minutes - left
-        if spent < 30 * config.minutes:
-            return []
-        asked = 60 * config.minutes
-        return [f"starting took {spent:.0f} of {asked:.0f} seconds: give more minutes"]
-    end = int(epochs * steps)
-    bounded = replace(config, steps=end)
+    most = min(epochs * steps, max(1, math.ceil(left / seconds)))  # steps of the run
+    bounded = replace(config, steps=int(most))
+    interval = max(1, min(EPOCHS_UNSEEN * steps, math.ceil(most / NUM_EVALUATIONS)))
+    trainer.most_interval = None if config.eval_every else EPOCHS_UNSEEN * steps
     trainer.config = replace(
-        trainer.config, warmup_steps=bounded.warmup, decay_plan=f"{bounded.decay[0][0]}:{end}"
+        config, warmup_steps=bounded.warmup, eval_every=config.eval_every or interval
     )
-    return [f"{epochs} epochs, as so short a text would be memorised with more"]
+    if epochs * steps * seconds < left:
+        trainer.most_interval = None if config.eval_every else interval
+        plan = f"{bounded.decay[0][0]}:{bounded.steps}"
+        trainer.config = replace(trainer.config, decay_plan=plan)
+        return [f"{epochs} epochs, as so short a text would be memorised with more"]
+    spent = 60 * config.minutes - left
+    if spent < 30 * config.minutes:
+        return []
+    asked = 60 * config.minutes
+    return [f"starting took {spent:.0f} of {asked:.0f} seconds: give more minutes"]

@@ -19,9 +19,9 @@ CLEARLY = 1.25  # times as long as of late: the load has changed, or the trial h
 TRIAL = 3  # steps of a trial
 PRICE = 150  # seconds between trials for each second that the last one has cost
 LEAST_REST = 5.0  # seconds between trials
-PROBE = 0.01  # seconds
-SURELY = 4  # probes in a row, before more threads are tried: beside a busy process a step may take
-# a hundred times as long, and one probe in ten does not notice it
+PROBE = 0.06  # seconds: threads that have slept are preferred by the system for some hundredths
+SHORT_PROBE = 0.01  # seconds, for threads that have not
+LATE = 0.004  # seconds that operations may be late in all, before a probe is given up
 
 
 def thread_counts() -> list[int]:
@@ -30,34 +30,33 @@ def thread_counts() -> list[int]:
     return [0, total // 2, 1] if total >= 4 else [0, 1] if total > 1 else [0]
 
 
-def cores_are_free(count: int, probes: int = SURELY) -> bool:
+def cores_are_free(count: int, seconds: float = PROBE) -> bool:
     """Return whether ``count`` threads, 0 for all, get a core each.
 
-    Operations that they share for a hundredth of a second must not take longer than with one
-    thread, and that in so many probes.
+    Operations that they share for some ``seconds`` must not take longer than with one thread.
     """
     count = count or torch.get_num_threads()
     if count == 1:
         return True
     numbers = torch.ones(65_536 * count)
-    alone = statistics.median(_timed(numbers, 1, PROBE / 10))
-    for number in range(probes):
-        time.sleep(PROBE / 2 if number else 0)  # another process may be elsewhere by then
-        if statistics.mean(_timed(numbers, count, PROBE)) > 1.2 * alone:
-            return False
-    return True
-
-
-def _timed(numbers: torch.Tensor, count: int, span: float) -> list[float]:
-    """Return how long operations with so many threads take, one after the other for ``span``."""
-    times: list[float] = []
+    with torch_threads(1):
+        alone = statistics.median(_seconds(numbers) for _ in range(20))
+    spent = allowed = 0.0
     with torch_threads(count):
-        numbers.mul_(1.0)  # threads that are new take longer
-        while sum(times) < span:
-            began = time.perf_counter()
-            numbers.mul_(1.0)
-            times.append(time.perf_counter() - began)
-    return times
+        _seconds(numbers)  # threads that are new take longer
+        while spent < seconds:
+            spent += _seconds(numbers)
+            allowed += 1.2 * alone
+            if spent > allowed + LATE:
+                return False
+    return spent < allowed
+
+
+def _seconds(numbers: torch.Tensor) -> float:
+    """Return how long an operation on so many numbers takes."""
+    began = time.perf_counter()
+    numbers.mul_(1.0)
+    return time.perf_counter() - began
 
 
 class ThreadChoice:
@@ -68,24 +67,25 @@ class ThreadChoice:
     next one waits for the longer the more it cost.
 
     Args:
-        counts: the numbers that may be used, 0 for as many as torch would take; the first one to
-            begin with. With one number there is no choice.
-        are_free: whether so many threads would get a core each, and after how many probes.
+        counts: the numbers that may be used, 0 for as many as torch would take. The run begins with
+            the first one, and another one is used only where it gives the same bits. With one
+            number there is no choice.
+        are_free: whether so many threads would get a core each, by a probe of some seconds.
 
     Attributes:
         count: the number for the next step.
         usual: the fastest one so far.
-        proven: those that are known to give the same bits.
+        first: the number that repeats all that was computed.
     """
 
     def __init__(self, counts: Sequence[int], are_free: Callable[..., bool] = cores_are_free):
         self.counts = list(counts)
         self.are_free = are_free
-        self.usual = self.count = counts[0]
-        self.proven = {self.usual}
+        self.first = self.usual = self.count = counts[0]
+        self.proven: set[tuple[int, tuple[int, ...]]] = set()
         self.recent: deque[float] = deque(maxlen=TRIAL + 2)  # seconds of the last usual steps
         self.trial: list[float] = []  # seconds of the steps of a trial
-        self.rest = LEAST_REST
+        self.rest = 0.0  # until the next trial
         self.since = 0.0  # seconds since the last trial
 
     def note(self, seconds: float) -> None:
@@ -95,13 +95,20 @@ class ThreadChoice:
         elif len(self.counts) > 1:
             self._note_usual(seconds)
 
-    def prove(self, same: bool) -> None:
-        """Note whether ``count`` threads give the same bits; if not, they are never used."""
+    def is_proven(self, shape: tuple[int, ...]) -> bool:
+        """Return whether ``count`` threads are known to give the same bits in such a window."""
+        return self.count == self.first or (self.count, shape) in self.proven
+
+    def prove(self, shape: tuple[int, ...], same: bool) -> None:
+        """Note whether they do; if not, they are never used again."""
         if same:
-            self.proven.add(self.count)
-        else:
-            self.counts.remove(self.count)
-            self._end_trial(0.0)
+            self.proven.add((self.count, shape))
+            return
+        self.counts.remove(self.count)
+        if self.usual == self.count:
+            self.usual = self.first
+            self.recent.clear()
+        self._end_trial(0.0)
 
     def _note_usual(self, seconds: float) -> None:
         slowed = len(self.recent) >= TRIAL and seconds > CLEARLY * self.mean
@@ -114,7 +121,11 @@ class ThreadChoice:
         self.counts.append(other)  # each in its turn
         more = (other or math.inf) > (self.usual or math.inf)
         began = time.monotonic()
-        if slowed or (self.are_free(other) if more else not self.are_free(self.usual, 1)):
+        if more:
+            promising = self.are_free(other)
+        else:
+            promising = slowed or not self.are_free(self.usual, SHORT_PROBE)
+        if promising:
             self.count = other
         else:
             self._end_trial(time.monotonic() - began)
@@ -138,11 +149,6 @@ class ThreadChoice:
         self.trial.clear()
         self.since = 0.0
         self.rest = max(LEAST_REST, PRICE * lost)
-
-    @property
-    def recorded(self) -> int:
-        """The number that repeats what was computed so far: all of them where that is the same."""
-        return 0 if 0 in self.proven else self.usual
 
     @property
     def mean(self) -> float:

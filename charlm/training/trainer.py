@@ -262,20 +262,23 @@ class Trainer:
             Whether it was known.
         """
         choice = self.thread_choice
-        proven = choice.count in choice.proven
-        results = []
-        for count in [choice.count] if proven else [choice.count, choice.usual]:
-            before = None if proven else self.checkpoint()
+        if choice.count == choice.first:
+            proven, shape = True, ()
+        else:
+            shape = self.stream.window(self.counters.step).inputs.shape
+            proven = choice.is_proven(shape)
+        if proven:
+            with torch_threads(choice.count):
+                self.step()
+            return True
+        before, results = self.checkpoint(), []
+        for count in (choice.count, choice.first):
+            self.restore(before)
             with torch_threads(count):
                 self.step()
-            if before is not None:
-                tensors = self.checkpoint().tensors()
-                results.append({name: tensor.tobytes() for name, tensor in tensors.items()})
-                if len(results) == 1:
-                    self.restore(before)
-        if not proven:
-            choice.prove(results[0] == results[1])
-        return proven
+            results.append({n: t.tobytes() for n, t in self.checkpoint().tensors().items()})
+        choice.prove(shape, results[0] == results[1])
+        return False
 
     def checkpoint(self) -> Checkpoint:
         """Return all that is needed to resume from here.
@@ -302,7 +305,7 @@ class Trainer:
                 fingerprint=self.dataset.fingerprint,
                 characters=self.dataset.characters,
                 precision=self.precision,
-                threads=self.thread_choice.recorded,
+                threads=self.thread_choice.first,
                 threads_fixed=len(self.thread_choice.counts) == 1,
                 processes=self.processes.size,
                 init_from=self.init_from,
