@@ -158,7 +158,7 @@ class LanguageModel:
         """
         known = [*SampleConfig.names(), "prompt", "state", "with_surprisal"]
         refuse_unknown(settings, known)
-        config = seeded(SampleConfig(**settings))
+        config = seeded(SampleConfig.from_dict(dict(settings)))
         config = replace(
             config,
             stop=tuple(map(self.readable, config.stop)),

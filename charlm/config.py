@@ -161,8 +161,9 @@ class TrainConfig(Settings):
     )
     decay_plan: str = setting(
         "",
-        "in place of decay_steps: at which steps the end was planned, and where it was then, as "
-        "600:1200,900:1150; the repeat: line of a run in minutes has it",
+        "in place of decay_steps: at which steps the end was planned, where it was then, and how "
+        "far apart evaluations were from there on, as 600:1200,900:1150:20; the repeat: line of a "
+        "run in minutes has it",
     )
     beta1: float = setting(0.6, "adamw: decay of the mean of gradients", minimum=0, below=1)
     beta2: float = setting(0.98, "adamw: decay of the mean of their squares", minimum=0, below=1)
@@ -213,7 +214,7 @@ class TrainConfig(Settings):
         is not known.
         """
         if self.decay_plan:
-            return _parse_plan(self.decay_plan)
+            return tuple((start, end) for start, end, _ in _parse_plan(self.decay_plan))
         if self.steps is None:
             return ()
         share = round(DECAY_SHARE * self.steps)
@@ -225,26 +226,34 @@ class TrainConfig(Settings):
         """Steps between evaluations: ``eval_every``, or about ten a run, at least one per 500."""
         return self.eval_every or min(500, math.ceil((self.total_steps or 5000) / 10))
 
+    def is_evaluated(self, step: int) -> bool:
+        """Return whether an evaluation follows ``step`` steps, unless it is the last one."""
+        planned = [every for start, _, every in _parse_plan(self.decay_plan) if start < step]
+        return step % ((planned and planned[-1]) or self.evaluation_interval) == 0
 
-def _parse_plan(plan: str) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of a ``decay_plan``, checked."""
+
+def _parse_plan(plan: str) -> tuple[tuple[int, int, int], ...]:
+    """Return the entries of a ``decay_plan``: step, end, steps between evaluations or 0."""
     if not plan:
         return ()
-    if not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,15}(,[0-9]{1,15}:[0-9]{1,15})*", plan):
+    entry = "[0-9]{1,15}:[0-9]{1,15}(:[1-9][0-9]{0,14})?"
+    if not re.fullmatch(f"{entry}(,{entry})*", plan):
         raise ConfigError(
             f"{argument('decay_plan')} must be pairs of steps, as 600:1200,900:1150 (got {plan!r})"
         )
-    pairs = tuple((int(a), int(b)) for a, b in (pair.split(":") for pair in plan.split(",")))
-    starts = [start for start, _ in pairs]
-    ends_so_far = [math.inf, *(end for _, end in pairs)]
+    numbers = [[*map(int, one.split(":")), 0] for one in plan.split(",")]
+    entries = tuple((start, end, every) for start, end, every, *_ in numbers)
+    starts = [start for start, _, _ in entries]
+    ends_so_far = [math.inf, *(end for _, end, _ in entries[:-1])]
     if starts != sorted(set(starts)) or any(
-        start >= min(end, before) for (start, end), before in zip(pairs, ends_so_far, strict=False)
+        start >= min(end, before)
+        for (start, end, _), before in zip(entries, ends_so_far, strict=True)
     ):
         raise ConfigError(
             f"{argument('decay_plan')} must set each end ahead, and before the end so far (got "
             f"{plan!r})"
         )
-    return pairs
+    return entries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,21 @@ def test_a_plan_of_one_end_is_what_decay_steps_say():
 
 
 @pytest.mark.parametrize(
-    "plan", ["5", "5:", "7:7", "9:5", "5:9,5:11", "5:9,9:11", "5:9,4:11", "5:9;6:8", "-1:4", "x:y"]
+    "plan",
+    [
+        "5",
+        "5:",
+        "7:7",
+        "9:5",
+        "5:9,5:11",
+        "5:9,9:11",
+        "5:9,4:11",
+        "5:9;6:8",
+        "5:9:0",
+        "5:9:1:2",
+        "-1:4",
+        "x:y",
+    ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(plan):
     with pytest.raises(ConfigError, match="decay_plan must"):
@@ -111,6 +125,21 @@ def test_a_run_in_minutes_ends_in_time_and_is_repeated_by_its_plan(monkeypatch, 
     assert learning_rate(len(losses) - 1, config) < 0.2 * config.learning_rate
     again = trainer_of(steps=config.total_steps, decay_plan=config.decay_plan)
     assert [progress.train_loss for progress in again.run()] == losses
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_there_are_eight_evaluations_under_any_load_and_they_are_repeated(monkeypatch, load):
+    Machine(monkeypatch, LOADS[load])
+    monkeypatch.setattr(schedule, "PATIENCE", 99)
+    timed = trainer_of(minutes=1.0, eval_every=round(60 / 16 / LOADS[load](0)))
+    timed.most_interval = 10**6
+    found = [progress.validation_loss for progress in timed.run()]
+    assert sum(loss is not None for loss in found) >= 8
+    config = timed.config
+    again = trainer_of(
+        steps=config.total_steps, decay_plan=config.decay_plan, eval_every=config.eval_every
+    )
+    assert [progress.validation_loss for progress in again.run()] == found
 
 
 def test_a_steady_machine_plans_once(monkeypatch):

@@ -90,32 +90,33 @@ def run(arguments: Namespace) -> int:
 
 def _print_copied_items(arguments: Namespace, lm: "LanguageModel", text: str) -> int:
     """Print how many items of a list that a model draws are in the list that it has read."""
+    from charlm.inference.sampling import seeded
+
     drawn = given(arguments, SampleConfig.names())
     for name in ("length", "stop"):
         if name in drawn:
             raise ConfigError(f"{flag_of(name)} does not go with a model of items")
     count = drawn.pop("num_samples", 1000)
-    from charlm.inference.sampling import seeded
-
     known = set(text.split("\n"))
     seed = seeded(SampleConfig(**drawn)).seed
     say(f"seed {seed}")
     lines = [line for line, _ in lm.lines(count, **drawn | {"seed": seed})]
     say_unknown(lm.unknown)
     distinct = set(lines)
-    values = {
-        "items": len(lines),
-        "seed": seed,
-        "distinct": len(distinct),
-        "copied": sum(line in known for line in lines),
-        "distinct_copied": len(distinct & known),
-    }
+    copied, distinct_copied = sum(line in known for line in lines), len(distinct & known)
     if arguments.json:
+        values = {
+            "items": len(lines),
+            "seed": seed,
+            "distinct": len(distinct),
+            "copied": copied,
+            "distinct_copied": distinct_copied,
+        }
         print(json.dumps(values))
         return 0
-    print(f"{values['items']:,} items generated, {values['distinct']:,} of them distinct")
-    print(f"{values['copied'] / max(1, len(lines)):7.2%} are items of the list")
-    print(f"{values['distinct_copied'] / max(1, len(distinct)):7.2%} of the distinct ones are")
+    print(f"{len(lines):,} items generated, {len(distinct):,} of them distinct")
+    print(f"{copied / max(1, len(lines)):7.2%} are items of the list")
+    print(f"{distinct_copied / max(1, len(distinct)):7.2%} of the distinct ones are")
     return 0
 
 

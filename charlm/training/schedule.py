@@ -15,6 +15,7 @@ NUM_EVALUATIONS = 16  # of a run in minutes; fewer if the machine becomes busier
 EVALUATION_SHARE = 0.025  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
 PATIENCE = 5  # evaluations without a gain after which a run in minutes starts to end
+MOST_AT_THE_END = 0.1  # of the time of a run that is kept for the evaluation of all at its end
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.01  # share of a run in minutes by which the planned end may be off
 REST = 0.02  # share of a run in minutes between two changes of the planned end
@@ -70,6 +71,7 @@ class TimePlan:
         self.held_out = held_out
         self.step_characters = step_characters
         self.most_interval = most_interval
+        self.interval = 0  # steps between evaluations, where the plan has changed them
         self.recent: deque[float] = deque()  # seconds of the last steps
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
@@ -107,13 +109,15 @@ class TimePlan:
         """Return how long an evaluation takes with all that follows it, such as saving."""
         if self.evaluations:
             return max(0.0, (self.spent - self.step_seconds) / self.evaluations)
-        return self._cost(evaluated_length(config, self.held_out, self.step_characters))
+        cost = self._cost(evaluated_length(config, self.held_out, self.step_characters))
+        return min(cost, 2 * EVALUATION_SHARE * config.evaluation_interval * self.pace)
 
     def last_seconds(self, config: TrainConfig) -> float:
-        """Return how long the last evaluation takes, which reads all that is held out."""
+        """Return how long the end takes: an evaluation of all that is held out, and a sample."""
         if evaluated_length(config, self.held_out, self.step_characters) == self.held_out:
-            return self.evaluation_seconds(config)
-        return self.evaluation_seconds(config) + self._cost(self.held_out)
+            return 2 * self.evaluation_seconds(config)
+        whole = min(self._cost(self.held_out), MOST_AT_THE_END * 60 * config.minutes)
+        return 2 * self.evaluation_seconds(config) + whole
 
     def _cost(self, characters: int) -> float:
         """Return about how many seconds it takes to evaluate so many characters."""
@@ -121,7 +125,8 @@ class TimePlan:
 
     def seconds_per_step(self, config: TrainConfig) -> float:
         """Return how long a step takes, with its share of the evaluations."""
-        return self.pace + self.evaluation_seconds(config) / config.evaluation_interval
+        interval = self.interval or config.evaluation_interval
+        return self.pace + self.evaluation_seconds(config) / interval
 
     def seconds_left(self, config: TrainConfig, counters: Counters) -> float:
         """Return how long the run will go on."""
@@ -184,5 +189,18 @@ class TimePlan:
         if not begun and (config.decay_steps is not None or config.decay):
             share = round(DECAY_SHARE * end)
             start = max(step, end - (share if config.decay_steps is None else config.decay_steps))
-        pairs = [*begun, (start, end)]
-        return replace(config, decay_plan=",".join(f"{a}:{b}" for a, b in pairs))
+        plan = config.decay_plan.split(",")[: len(begun)]
+        every = self._interval_until(end, config, counters) if start == step else 0
+        plan.append(f"{start}:{end}" + f":{every}" * bool(every))
+        return replace(config, decay_plan=",".join(plan))
+
+    def _interval_until(self, end: int, config: TrainConfig, counters: Counters) -> int:
+        """Return new steps between evaluations, if those so far are too many; else those, or 0."""
+        if self.most_interval is None:
+            return 0
+        left = 60 * config.minutes - counters.seconds
+        share = min(1.0, left / max(1e-9, 60 * config.minutes - self.start_seconds))
+        interval = max(1, math.ceil((end - counters.step) / max(1.0, NUM_EVALUATIONS * share)))
+        if interval < 0.75 * (self.interval or config.evaluation_interval):
+            self.interval = interval
+        return self.interval

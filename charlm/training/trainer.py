@@ -223,7 +223,7 @@ class Trainer:
             step_began = time.monotonic()
             proven = self._step_with_threads()
             step = self.counters.step
-            due = step % self.config.evaluation_interval == 0 or self.finished
+            due = self.config.is_evaluated(step) or self.finished
             self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
             step_seconds = time.monotonic() - step_began
             if proven:
