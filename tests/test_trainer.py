@@ -282,12 +282,12 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
     trainer = in_minutes(100.0)
     progress = list(trainer.run())
     (decay,) = [p for p in progress if p.decay_reason is not None]
-    assert (decay.step, decay.decay_reason, decay.best_step) == (49, "early stopping", 14)
+    assert (decay.step, decay.decay_reason, decay.best_step) == (35, "early stopping", 14)
     assert decay_line(decay) == (
         "early stopping: validation has not improved since step 14; "
-        "the learning rate falls from here to the end at step 74"
+        "the learning rate falls from here to the end at step 53"
     )
-    assert progress[-1].step == 49 + 25  # PATIENCE evaluations later, and half as many steps again
+    assert progress[-1].step == 35 + 18  # PATIENCE evaluations later, and half as many steps again
 
 
 class Late:

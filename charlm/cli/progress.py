@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from charlm.training.progress import Progress
     from charlm.training.run import Run
 
-SAMPLE_SHARE = 0.0125  # of the time of a run that samples on the way may take
+SAMPLE_SHARE = 0.01  # of the time of a run that samples on the way may take
 SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
 
 

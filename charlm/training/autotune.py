@@ -121,8 +121,8 @@ def fastest(
 ) -> tuple[Compute, float]:
     """Return the fastest way to train ``model``, and how many seconds a window takes.
 
-    First the precision is chosen, with one thread, which other processes disturb least, then the
-    number of threads, of those that would get a core each.
+    First the precision is chosen, with all threads that would get a core each, then whether fewer
+    threads are faster.
 
     Args:
         compute: what the user has chosen.
@@ -143,13 +143,11 @@ def fastest(
     counts = [0] if compute.threads is None else [compute.threads]
     if compute.threads is None and device.type == "cpu":
         counts = [count for count in thread_counts() if cores_are_free(count)]
-    found = candidates(compute, device, threads=counts[-1])
-    seconds = measured(found, once=once)
+    seconds = measured(candidates(compute, device, threads=counts[0]), once=once)
     best = _clearly_fastest(seconds)
-    if len(counts) > 1:
-        others = [best._replace(threads=count) for count in reversed(counts)]
-        seconds = measured(others, once=once)
-        best = min(seconds, key=seconds.__getitem__)
+    if others := [best._replace(threads=count) for count in counts[1:]]:
+        seconds |= measured(others, once=once)
+        best = min([best, *others], key=seconds.__getitem__)
     return best, seconds[best]
 
 

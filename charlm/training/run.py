@@ -27,7 +27,7 @@ from charlm.training.run_dir import RunDir
 from charlm.training.threads import ThreadChoice, thread_counts
 from charlm.training.trainer import Trainer
 
-SAVING_SHARE = 0.0125  # of the time that saving may take, unless the user says when to save
+SAVING_SHARE = 0.01  # of the time that saving may take, unless the user says when to save
 
 
 class Run:
@@ -102,7 +102,8 @@ class Run:
                 "processes"
             ) from None
         finally:
-            self._save_best()  # it may be ahead of the latest one
+            with contextlib.suppress(OSError):  # at the end of an interpreter the lock is gone
+                self._save_best()  # it may be ahead of the latest one
             self.run_dir.release()
             if not alone:
                 self.trainer.processes.leave()

@@ -11,13 +11,13 @@ from dataclasses import replace
 from charlm.checkpoint import Counters
 from charlm.config import DECAY_SHARE, TrainConfig
 
-NUM_EVALUATIONS = 16  # of a run in minutes; fewer if the machine becomes busier
-EVALUATION_SHARE = 0.025  # of the time of a run that evaluations on the way may take
+NUM_EVALUATIONS = 10  # of a run in minutes, planned anew where the machine becomes busier
+EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
-PATIENCE = 5  # evaluations without a gain after which a run in minutes starts to end
+PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
 MOST_AT_THE_END = 0.1  # of the time of a run that is kept for the evaluation of all at its end
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
-TOLERANCE = 0.01  # share of a run in minutes by which the planned end may be off
+TOLERANCE = 0.02  # share of a run in minutes by which the planned end may be off
 REST = 0.02  # share of a run in minutes between two changes of the planned end
 
 
@@ -167,7 +167,7 @@ class TimePlan:
             return config, None
         missed = abs(config.total_steps - end) * per_step
         rested = counters.seconds - self.planned_at >= REST * seconds
-        if rested and missed > max(0.5, TOLERANCE * seconds):
+        if rested and missed > max(1.0, TOLERANCE * seconds):
             return self._planned(config, counters, end), None
         return config, None
 

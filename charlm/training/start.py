@@ -29,7 +29,7 @@ from charlm.training.schedule import NUM_EVALUATIONS
 from charlm.training.trainer import Trainer
 
 SHORT = 0.5  # minutes of a run whose start may not take seconds
-EPOCHS_UNSEEN = 2  # at most, between evaluations of a run in minutes: overfitting must be seen
+EPOCHS_UNSEEN = 3  # at most, between evaluations of a run in minutes: overfitting must be seen
 
 
 def start(
