@@ -47,8 +47,8 @@ def seconds_per_window(
 ) -> dict[Compute, float]:
     """Return how long a window takes in training, forward and backward.
 
-    All candidates are timed in turn, and the best round of each counts: of two rounds, or of more
-    that 0.4 seconds hold, or of one where the machine is busy and it takes long. A candidate
+    All candidates are timed in turn, and the best round of each counts: of three rounds, or of more
+    that half a second holds, or of fewer where the machine is busy and they take long. A candidate
     that takes more than ``HOPELESS`` times as long as the fastest one is not tried again. A window
     must be as long as those that will be trained: in short ones, most of the time is overhead.
 
@@ -74,7 +74,7 @@ def seconds_per_window(
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():
-        if turn and (once or time.perf_counter() - start > (0.4 if turn >= 2 else 2.0)):
+        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 2.0)):
             break
         for candidate in best:
             if turn and best[candidate] > HOPELESS * min(best.values()):
