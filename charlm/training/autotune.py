@@ -21,7 +21,8 @@ from charlm.model.language_model import CharLM
 from charlm.training.presets import REFERENCE
 from charlm.training.threads import cores_are_free, thread_counts
 
-HOPELESS = 2.0
+SMALL = 128  # hidden size up to which fewer threads may be faster than all that have a core
+HOPELESS = 2.0  # times as long as the fastest candidate: not worth another round
 MARGIN = 1.15  # how many times as fast a candidate must be to be taken over an earlier one
 
 
@@ -121,8 +122,8 @@ def fastest(
 ) -> tuple[Compute, float]:
     """Return the fastest way to train ``model``, and how many seconds a window takes.
 
-    First the precision is chosen, with all threads that would get a core each, then whether fewer
-    threads are faster.
+    First the precision is chosen, with all threads that would get a core each, then, for a small
+    model, whether fewer threads are faster.
 
     Args:
         compute: what the user has chosen.
@@ -143,6 +144,7 @@ def fastest(
     counts = [0] if compute.threads is None else [compute.threads]
     if compute.threads is None and device.type == "cpu":
         counts = [count for count in thread_counts() if cores_are_free(count)]
+        counts = counts if model.config.hidden_size <= SMALL else counts[:1]
     seconds = measured(candidates(compute, device, threads=counts[0]), once=once)
     best = _clearly_fastest(seconds)
     if others := [best._replace(threads=count) for count in counts[1:]]:
