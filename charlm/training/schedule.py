@@ -162,7 +162,9 @@ class TimePlan:
                 end = min(end, step + (wanted or math.ceil(step * DECAY_SHARE)))
                 self.most_steps = end
                 return self._planned(config, counters, end), "early stopping"
-            if left <= DECAY_SHARE * seconds if wanted is None else fitting <= wanted:
+            last = self.last_seconds(config)
+            half = left - last <= DECAY_SHARE * (seconds - last)
+            if half if wanted is None else fitting <= wanted:
                 return self._planned(config, counters, end), "time"
             return config, None
         missed = abs(config.total_steps - end) * per_step
