@@ -4,6 +4,7 @@ What a run *computes* is saved with it. :class:`ComputeConfig` says *how* it is 
 differ from session to session. ``vocab_size`` is not a setting, as it follows from the text.
 """
 
+import functools
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -232,6 +233,7 @@ class TrainConfig(Settings):
         return step % ((planned and planned[-1]) or self.evaluation_interval) == 0
 
 
+@functools.lru_cache(maxsize=8)  # asked for at every step
 def _parse_plan(plan: str) -> tuple[tuple[int, int, int], ...]:
     """Return the entries of a ``decay_plan``: step, end, steps between evaluations or 0."""
     if not plan:

@@ -117,10 +117,10 @@ def choose_configs(
     ):
         chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
     sizes = _part(TrainConfig, asked.to_dict() | chosen)
-    if items and "batch_size" not in given:
+    if not items:
+        chosen |= fitting(num_characters, sizes, given)
+    elif "batch_size" not in given:
         chosen["batch_size"] = items_at_a_time(num_characters, lines, sizes)
-    for name, value in () if items else fitting(num_characters, sizes, given).items():
-        chosen[name] = value
     if chosen:
         words = ", ".join(f"{name} {value}" for name, value in chosen.items())
         notices.insert(0, f"for a text of {num_characters:,} characters: {words}")

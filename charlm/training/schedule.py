@@ -152,8 +152,8 @@ class TimePlan:
             config = self._evaluations_planned(config, counters.step)
         step, seconds = counters.step, 60 * config.minutes - self.start_seconds
         left = 60 * config.minutes - counters.seconds
-        per_step = self.seconds_per_step(config)
-        fitting = max(1, int((left - self.last_seconds(config)) / per_step))
+        per_step, last = self.seconds_per_step(config), self.last_seconds(config)
+        fitting = max(1, int((left - last) / per_step))
         end = int(min(step + fitting, max(self.most_steps, step + 1)))
         if config.total_steps is None:
             wanted = config.decay_steps  # as the user gave it
@@ -162,7 +162,6 @@ class TimePlan:
                 end = min(end, step + (wanted or math.ceil(step * DECAY_SHARE)))
                 self.most_steps = end
                 return self._planned(config, counters, end), "early stopping"
-            last = self.last_seconds(config)
             half = left - last <= DECAY_SHARE * (seconds - last)
             if half if wanted is None else fitting <= wanted:
                 return self._planned(config, counters, end), "time"

@@ -126,9 +126,7 @@ def _prepare(
 ) -> tuple[Dataset, ModelConfig, TrainConfig, list[str]]:
     """Read the text and choose the settings; return them with lines that tell what was chosen."""
     if base is not None:
-        own = base.model_config.to_dict()
-        del own["items"]  # whether it is a list is a matter of the new text
-        settings = own | settings
+        settings = _own_settings(base) | settings
     read = text_reader(paths, on_progress)
     found = survey(read())
     choose = functools.partial(
@@ -171,14 +169,18 @@ def _prepare(
 def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
     """Return the run whose weights to start with, unless a model is asked for beside it."""
     base = checkpoints.load(checkpoints.locate(init_from), model_only=True)
-    own = base.model_config.to_dict().keys() - {"items"}  # how a text is read is no weight
-    twice = sorted(settings.keys() & own)
+    twice = sorted(settings.keys() & _own_settings(base).keys())
     if twice:
         raise ConfigError(
             f"{', '.join(map(argument, twice))} cannot be given with {argument('init_from')}, "
             "which has its own model"
         )
     return base
+
+
+def _own_settings(base: Checkpoint) -> dict[str, Any]:
+    """Return the settings of a model, but whether it reads a list: that is up to the new text."""
+    return {n: v for n, v in base.model_config.to_dict().items() if n != "items"}
 
 
 def _plan_time(trainer: Trainer, seconds: float, left: float) -> list[str]:
