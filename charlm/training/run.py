@@ -71,7 +71,7 @@ class Run:
             CheckpointError: if the folder cannot be written.
             ProcessError: if another process of this training has ended.
         """
-        alone = False  # whether another process has ended; to say goodbye to it could hang
+        alone = False  # whether another process may have ended; to say goodbye to it could hang
         try:
             for progress in self.trainer.run():
                 if progress.validation_loss is not None:
@@ -93,9 +93,9 @@ class Run:
                 f"{self._resume_command} --learning-rate RATE continues from it"
             ) from None
         except RuntimeError as error:
+            alone = True
             if not is_from_another_process(error):
                 raise
-            alone = True
             raise ProcessError(
                 f"another process of this training has ended; {self.folder / 'latest.safetensors'} "
                 f"is from before, and {self._resume_command} continues from it, with any number of "

@@ -16,6 +16,7 @@ EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may 
 LEAST_EVALUATED = 2048  # characters
 PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
 MOST_AT_THE_END = 0.1  # of the time of a run that is kept for the evaluation of all at its end
+EXIT_SHARE = 0.05  # of the time that the start took, which leaving Python takes
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.02  # share of a run in minutes by which the planned end may be off
 REST = 0.02  # share of a run in minutes between two changes of the planned end
@@ -114,10 +115,10 @@ class TimePlan:
 
     def last_seconds(self, config: TrainConfig) -> float:
         """Return how long the end takes: an evaluation of all that is held out, and a sample."""
+        last = 2 * self.evaluation_seconds(config) + EXIT_SHARE * self.start_seconds
         if evaluated_length(config, self.held_out, self.step_characters) == self.held_out:
-            return 2 * self.evaluation_seconds(config)
-        whole = min(self._cost(self.held_out), MOST_AT_THE_END * 60 * config.minutes)
-        return 2 * self.evaluation_seconds(config) + whole
+            return last
+        return last + min(self._cost(self.held_out), MOST_AT_THE_END * 60 * config.minutes)
 
     def _cost(self, characters: int) -> float:
         """Return about how many seconds it takes to evaluate so many characters."""
