@@ -1,0 +1,1 @@
+"""What a net has learned, as figures and as pages."""
