@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from charlm.inference.decoding import Lines as Lines
     from charlm.inference.decoding import Sample as Sample
     from charlm.inference.prompt_state import PromptState as PromptState
+    from charlm.insight.report import Inspection as Inspection
     from charlm.keywords import ComputeSettings as ComputeSettings
     from charlm.keywords import LinesSettings as LinesSettings
     from charlm.keywords import SampleSettings as SampleSettings
@@ -64,6 +65,7 @@ _HOME = {
     "charlm.evaluation.result": ("Evaluation",),
     "charlm.inference.decoding": ("Lines", "Sample"),
     "charlm.inference.prompt_state": ("PromptState",),
+    "charlm.insight.report": ("Inspection",),
     "charlm.keywords": ("ComputeSettings", "LinesSettings", "SampleSettings", "TrainSettings"),
     "charlm.runs": ("evaluate", "resume", "train"),
     "charlm.training.progress": ("Progress",),

@@ -4,24 +4,18 @@ Neither needs torch; what does is in :mod:`charlm.runs`. The examples are run by
 ``lm = charlm.load("english")`` before each.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
-from charlm.config import (
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from charlm.config import ModelConfig, SampleConfig, TrainConfig
 from charlm.data.items import line_end
 from charlm.data.tokenizer import CharTokenizer
 from charlm.data.unknown import UnknownCharacters
@@ -34,6 +28,10 @@ from charlm.inference.sampling import allowed_mask, seeded
 from charlm.keywords import LinesSettings, SampleSettings, line_configs
 from charlm.settings import refuse_unknown
 from charlm.tensor_file import Tensors
+
+if TYPE_CHECKING:
+    from charlm.insight.panels import FractionCallback
+    from charlm.insight.report import Inspection
 
 
 class LanguageModel:
@@ -206,22 +204,9 @@ class LanguageModel:
         config, sampling = line_configs(lines, dict(settings))
         if isinstance(known, str) or not isinstance(known, Collection):
             raise ConfigError(f"known must be lines, such as a set of them (got {known!r:.100})")
-        if "\n" not in self.tokenizer.vocabulary:
-            raise ConfigError("the model knows no end of a line: its text was a single line")
-        if "\n" in "".join(sampling.forbid):
-            raise ConfigError(
-                f"{argument('forbid')} holds the end of a line, without which no line ends"
-            )
         config = replace(config, starts_with=self.readable(config.starts_with))
         self.tokenizer.encode(config.starts_with, source=argument("starts_with"))
-        room = config.max_length - len(config.starts_with)
-        sampling = replace(
-            sampling,
-            stop=("\n",),
-            length=room + 1,  # one more, for the end of the line
-            num_samples=config.tries or 100 * max(1, config.lines),
-            allow=sampling.allow and (*sampling.allow, "\n"),
-        )
+        sampling = decoding.line_sampling(config, sampling, self.tokenizer.vocabulary)
         drawn = self.samples(
             f"\n{config.starts_with}", with_surprisal=with_surprisal, **sampling.to_dict()
         )
@@ -253,11 +238,12 @@ class LanguageModel:
         """
         check_callback(on_progress, "on_progress")
         if state is not None:
-            self._check(state)
+            prompt_state.check(state, self)
         text = self.readable(text)
         if state is not None and text == "":
             return state
-        ids = self.tokenizer.encode(self._line_start() if text == "" else text, source="the prompt")
+        line_start = "\n" if "\n" in self.tokenizer.vocabulary else self.tokenizer.vocabulary[0]
+        ids = self.tokenizer.encode(text or line_start, source="the prompt")
         if self.config.items and state is None and text != "":  # an item begins behind a line end
             ids = np.concatenate([self.tokenizer.encode("\n"), ids])
         return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)
@@ -293,6 +279,47 @@ class LanguageModel:
         before = self.read(state=state)
         nats = scoring.score(self.engine, ids, before, on_progress)
         return nats.astype(np.float64) / math.log(2)
+
+    def inspect(
+        self,
+        text: str,
+        *,
+        characters: int = 20_000,
+        concepts: Sequence[str] = (),
+        units: Sequence[str] = (),
+        name: str = "",
+        source: str = "",
+        on_progress: "FractionCallback | None" = None,
+    ) -> "Inspection":
+        """Return what the model computes on ``text``: figures, and a page that shows them.
+
+        A notebook shows the page. Gradients need torch, all else does not.
+
+        >>> lm.inspect("The sea was calm, and the ship lay still.").save("page.html")
+
+        Args:
+            text: what to read.
+            characters: how much of it, from its beginning.
+            concepts: regular expressions; units that follow where one matches are looked for too.
+            units: single units to paint over the whole text, such as ``"2.c.37"``.
+            name, source: what the page calls the model and the text.
+            on_progress: told the part that is computed, and the share of all that is done.
+
+        Raises:
+            CharlmError: for an unknown character, an empty text, a wrong pattern or unit.
+        """
+        from charlm.insight.report import inspect_text
+
+        return inspect_text(
+            self,
+            text,
+            characters=characters,
+            patterns=concepts,
+            units=units,
+            name=name,
+            source=source,
+            on_progress=on_progress,
+        )
 
     def readable(self, text: str) -> str:
         """Return ``text`` as the model reads it, without characters that it does not know.
@@ -330,7 +357,7 @@ class LanguageModel:
             ConfigError: if ``state`` is of another model.
         """
         check_path(path, "the path of the state")
-        self._check(state)
+        prompt_state.check(state, self)
         prompt_state.save(state, Path(path), self.config, self.fingerprint())
 
     def load_state(self, path: PathLike) -> PromptState:
@@ -348,33 +375,8 @@ class LanguageModel:
         return replace(found, owner=self)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that makes this model what it computes.
-
-        >>> len(lm.fingerprint())
-        64
-        """
-        config = self.config
-        what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
-        what += ["items"] if config.items else []
-        what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
-        digest = hashlib.sha256(json.dumps(what).encode())
-        for name, tensor in sorted(self.checkpoint.weights.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor).reshape(-1).data)
-        return digest.hexdigest()
-
-    def _check(self, state: PromptState) -> None:
-        if not isinstance(state, PromptState):
-            raise ConfigError(f"the state must be a PromptState (got {state!r:.100})")
-        other = state.owner
-        if other not in (None, self) and other.fingerprint() != self.fingerprint():
-            raise ConfigError("the state is of another model: it means nothing to this one")
-        if not state.fits(self.config, self.tokenizer.vocab_size):
-            raise ConfigError("the state is of another model: its sizes are not those of this one")
-
-    def _line_start(self) -> str:
-        vocabulary = self.tokenizer.vocabulary
-        return "\n" if "\n" in vocabulary else vocabulary[0]
+        """Return the sha256 of all that makes this model what it computes."""
+        return self.checkpoint.fingerprint()
 
 
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:

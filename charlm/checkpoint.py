@@ -12,6 +12,7 @@ document. Random numbers are a function of the seed and the step, so no generato
 A model file is the same with the weights alone: enough for all but ``resume``.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -127,6 +128,16 @@ class Checkpoint:
         """Return the sha256 of the names and checksums of all weights."""
         checksums = {name: tensor_file.checksum(t) for name, t in sorted(self.weights.items())}
         return sha256(repr(checksums).encode())
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of all that makes the model what it computes."""
+        config = self.model_config
+        what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
+        what += ["items"] if config.items else []
+        what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
+        weights = sorted(self.weights.items())
+        parts = (part for name, tensor in weights for part in (name.encode(), tensor.tobytes()))
+        return sha256(json.dumps(what).encode(), *parts)
 
     def weights_for(self, tokenizer: CharTokenizer, fresh: Tensors) -> Tensors:
         """Return the weights for a vocabulary that holds this one, row by row of a character.

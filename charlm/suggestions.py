@@ -48,6 +48,8 @@ FLAGS = {
     "--by-line": "lines per-line line-by-line",
     "--rank": "sort ranked order",
     "--color": "colour",
+    "--concept": "pattern regex concepts",
+    "--unit": "units neuron neurons",
     "--all": "full long verbose details",
 }
 VERBS = {
@@ -57,7 +59,8 @@ VERBS = {
     "score": "rank surprisal",
     "evaluate": "eval test validate loss perplexity",
     "overlap": "memorized memorised memorization memorize copied novelty",
-    "info": "show describe inspect details status",
+    "inspect": "visualize visualise analyze analyse explain neurons activations",
+    "info": "show describe details status",
     "list": "ls runs dir models",
     "corpus": "download fetch data texts",
 }

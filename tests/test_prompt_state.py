@@ -118,8 +118,8 @@ def lm_of(name, **changes):
 def test_a_fingerprint_is_of_what_a_model_computes():
     lm = lm_of("lstm")
     assert lm.fingerprint() == lm_of("lstm", dropout=0.1, weight_drop=0.1).fingerprint()
-    other = lm_of("lstm")
-    other.tokenizer = CharTokenizer(lm.tokenizer.vocabulary[::-1])
+    reversed_tokenizer = CharTokenizer(lm.tokenizer.vocabulary[::-1])
+    other = LanguageModel(lm.config, reversed_tokenizer, lm.checkpoint.weights)
     weights = {name: tensor.copy() for name, tensor in lm.checkpoint.weights.items()}
     weights["head.bias"][0] += 1
     changed = LanguageModel(lm.config, lm.tokenizer, weights)

@@ -24,7 +24,7 @@ FLOORS = [
     {"data": {"numpy"}, "model": {"torch", "numpy"}, "keywords": set()},
     {"checkpoint": set()},
     {"inference": {"numpy"}},
-    {"evaluation": {"numpy", "torch"}},
+    {"evaluation": {"numpy", "torch"}, "insight": {"numpy", "torch"}},
     {"training": {"torch", "numpy"}},
     {"api": {"numpy"}},
     {"runs": set()},

@@ -89,12 +89,26 @@ class Cell(Settings):
     def step(self, xp: Any, projected: Array, state: State, w: Weights) -> State:
         """Return the next state, whose first array is the output.
 
+        A cell defines either this, or its two halves ``activations`` and ``update``, between which
+        its gates can be looked at.
+
         Args:
             xp: the array library, ``numpy`` or ``torch``.
             projected: the input product (B, P).
             state: arrays (B, ...) in the order of ``state_shapes``.
             w: the parameters by name.
         """
+        return self.update(xp, self.activations(xp, projected, state, w), state)
+
+    # Which of the activations are gates: (B, H), between 0 (shut) and 1 (open).
+    gate_names: ClassVar[tuple[str, ...]] = ()
+
+    def activations(self, xp: Any, projected: Array, state: State, w: Weights) -> dict[str, Array]:
+        """Return by name what a step computes from its input and the state; see :meth:`step`."""
+        raise NotImplementedError  # pragma: no cover
+
+    def update(self, xp: Any, a: Mapping[str, Array], state: State) -> State:
+        """Return the next state from the activations; see :meth:`step`."""
         raise NotImplementedError  # pragma: no cover
 
 

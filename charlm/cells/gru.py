@@ -1,5 +1,6 @@
 """The gated recurrent unit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,13 +25,15 @@ class GRU(GatedCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("r", "z", "n")
+    gate_names: ClassVar[tuple[str, ...]] = ("r", "z")
 
-    def step(self, xp: Any, projected: Array, state: State, w: Weights) -> State:
-        """See the class."""
-        (h,) = state
+    def activations(self, xp: Any, projected: Array, state: State, w: Weights) -> dict[str, Array]:
+        """See the class; ``x_n`` and ``h_n`` are the two halves of the candidate."""
         x_r, x_z, x_n = split(projected, 3)
-        h_r, h_z, h_n = split(h @ w["weight_hh"].T + w["bias_hh"], 3)
-        r = sigmoid(xp, x_r + h_r)
-        z = sigmoid(xp, x_z + h_z)
-        n = xp.tanh(x_n + r * h_n)
-        return ((1 - z) * n + z * h,)
+        h_r, h_z, h_n = split(state[0] @ w["weight_hh"].T + w["bias_hh"], 3)
+        return {"r": sigmoid(xp, x_r + h_r), "z": sigmoid(xp, x_z + h_z), "x_n": x_n, "h_n": h_n}
+
+    def update(self, xp: Any, a: Mapping[str, Array], state: State) -> State:
+        """See the class."""
+        n = xp.tanh(a["x_n"] + a["r"] * a["h_n"])
+        return ((1 - a["z"]) * n + a["z"] * state[0],)

@@ -27,15 +27,19 @@ class LSTM(GatedCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    gate_names: ClassVar[tuple[str, ...]] = ("i", "f", "o")
     initial_bias: ClassVar[Mapping[str, float]] = {"f": 1.0}
 
     def state_shapes(self, hidden_size: int) -> dict[str, Shape]:
         """See :class:`charlm.cells.base.Cell`."""
         return {"h": (hidden_size,), "c": (hidden_size,)}
 
-    def step(self, xp: Any, projected: Array, state: State, w: Weights) -> State:
+    def activations(self, xp: Any, projected: Array, state: State, w: Weights) -> dict[str, Array]:
         """See the class."""
-        h, c = state
-        i, f, g, o = split(projected + h @ w["weight_hh"].T + w["bias_hh"], 4)
-        c = sigmoid(xp, f) * c + sigmoid(xp, i) * xp.tanh(g)
-        return sigmoid(xp, o) * xp.tanh(c), c
+        i, f, g, o = split(projected + state[0] @ w["weight_hh"].T + w["bias_hh"], 4)
+        return {"i": sigmoid(xp, i), "f": sigmoid(xp, f), "g": xp.tanh(g), "o": sigmoid(xp, o)}
+
+    def update(self, xp: Any, a: Mapping[str, Array], state: State) -> State:
+        """See the class."""
+        c = a["f"] * state[1] + a["i"] * a["g"]
+        return a["o"] * xp.tanh(c), c

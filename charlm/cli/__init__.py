@@ -15,12 +15,24 @@ import sys
 from collections.abc import Sequence
 
 from charlm.cli import corpus, evaluate, generate, info, overlap, resume, score, train
+from charlm.cli import inspect as inspect_run
 from charlm.cli import list as list_runs
 from charlm.cli.parser import parse
 from charlm.cli.terminal import StopSignal, Unfailing, complain, say, stop_signals
 from charlm.errors import CharlmError
 
-VERBS = (train, resume, generate, score, evaluate, overlap, info, list_runs, corpus)
+VERBS = (
+    train,
+    resume,
+    generate,
+    score,
+    evaluate,
+    inspect_run,
+    overlap,
+    info,
+    list_runs,
+    corpus,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,12 +9,14 @@ are stepped together, differs.
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import LinesConfig, SampleConfig
+from charlm.errors import ConfigError, argument
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import Doubles, choose, surprisal, unnormalized
@@ -236,6 +238,28 @@ def samples(
         block = make(indices)
         for place in range(min(len(indices), config.num_samples - indices.start)):
             yield Sample(block, place, vocabulary, Stops(stops) if stops else None)
+
+
+def line_sampling(config: LinesConfig, sampling: SampleConfig, vocabulary: str) -> SampleConfig:
+    """Return how samples are drawn that are lines.
+
+    Raises:
+        ConfigError: if the model writes no lines.
+    """
+    if "\n" not in vocabulary:
+        raise ConfigError("the model knows no end of a line: its text was a single line")
+    if "\n" in "".join(sampling.forbid):
+        raise ConfigError(
+            f"{argument('forbid')} holds the end of a line, without which no line ends"
+        )
+    room = config.max_length - len(config.starts_with)
+    return replace(
+        sampling,
+        stop=("\n",),
+        length=room + 1,  # one more, for the end of the line
+        num_samples=config.tries or 100 * max(1, config.lines),
+        allow=sampling.allow and (*sampling.allow, "\n"),
+    )
 
 
 class Lines:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charlm import tensor_file
 from charlm.cells.base import State
 from charlm.config import ModelConfig
-from charlm.errors import CheckpointError
+from charlm.errors import CheckpointError, ConfigError
 from charlm.files import check_name
 from charlm.tensor_file import Document, Shapes
 
@@ -44,6 +44,22 @@ class PromptState:
         """Return whether the sizes are those of a model."""
         shapes = [array.shape for array in (*self.state, self.logits)]
         return shapes == list(_shapes(config, vocab_size).values())
+
+
+def check(state: object, owner: Any) -> None:
+    """Raise ConfigError for what is not a state of a language model.
+
+    Args:
+        state: what may be one.
+        owner: the language model.
+    """
+    if not isinstance(state, PromptState):
+        raise ConfigError(f"the state must be a PromptState (got {state!r:.100})")
+    other = state.owner
+    if other not in (None, owner) and other.fingerprint() != owner.fingerprint():
+        raise ConfigError("the state is of another model: it means nothing to this one")
+    if not state.fits(owner.config, owner.tokenizer.vocab_size):
+        raise ConfigError("the state is of another model: its sizes are not those of this one")
 
 
 def _shapes(config: ModelConfig, vocab_size: int) -> Shapes:

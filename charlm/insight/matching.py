@@ -4,6 +4,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ConfigError
+from charlm.tensor_file import Floats
+
+COMPONENTS = 16
+
+
+def codes(states: Floats) -> NDArray[np.int8]:
+    """Return states (N, H) on their largest principal components, as whole numbers (N, 16)."""
+    x = states - states.mean(axis=0)
+    _, vectors = np.linalg.eigh(x.T @ x)  # ascending
+    projected = x @ vectors[:, ::-1][:, :COMPONENTS]
+    scale = 127 / max(float(np.abs(projected).max(initial=0)), 1e-12)
+    found: NDArray[np.int8] = np.rint(projected * scale).astype(np.int8)
+    return found
 
 
 def matches(
@@ -46,7 +59,7 @@ def matches(
     similarity = np.divide(dots, products, out=np.zeros(len(dots)), where=products > 0)
     free = np.ones(len(similarity), np.bool_)
     free[max(0, start - length + 1) : end] = False
-    found = []
+    found: list[tuple[int, float]] = []
     while len(found) < count and free.any():
         place = int(np.argmax(np.where(free, similarity, -np.inf)))
         found.append((place, float(similarity[place])))

@@ -84,8 +84,8 @@ def repr_html(page: str) -> str:
 def pack(value: Any, bits: int = 16) -> Any:
     """Return data in the form that the page reads, with large arrays packed.
 
-    A packed array is ``{"packed": base64, "type": ..., "shape": ..., "low": ..., "step": ...}``: its
-    values, row by row and little-endian, are low + step * level for each whole level.
+    A packed array is ``{"packed": base64, "type": ..., "shape": ..., "low": ..., "step": ...}``:
+    its values, row by row and little-endian, are low + step * level for each whole level.
 
     - Integers and booleans are exact, in the smallest type that holds them.
     - Floats are rounded to 65,536 evenly spaced levels from the smallest to the largest (uint16).
