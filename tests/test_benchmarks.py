@@ -50,12 +50,3 @@ def test_the_benchmark_of_texts_ends_with_its_figures(tmp_path, monkeypatch, cap
     monkeypatch.setattr(bench_texts, "train", None)  # nothing is measured again
     bench_texts.main(words)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
-
-
-def test_curves_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    metrics = BENCHMARKS / "results" / "tiny-shakespeare-3-minutes.jsonl"
-    words = [tmp_path / "out.png", f"mine={metrics}", "--line", "theirs=1.5"]
-    command = [sys.executable, str(BENCHMARKS / "plot_curves.py"), *map(str, words)]
-    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

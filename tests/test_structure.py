@@ -28,7 +28,7 @@ FLOORS = [
     {"training": {"torch", "numpy"}},
     {"api": {"numpy"}},
     {"runs": set()},
-    {"cli": {"tqdm"}},
+    {"cli": {"tqdm", "matplotlib"}},
 ]
 LAW = {room: allowed for floor in FLOORS for room, allowed in floor.items()}
 
