@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from charlm.cells import CELLS, Cell, Parameter
 from charlm.errors import ConfigError, argument
-from charlm.settings import Settings, setting
+from charlm.settings import Settings, nearest, setting
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
@@ -279,6 +279,42 @@ class ComputeConfig(Settings):
         minimum=0,
         maximum=256,  # torch would try to start any number of them
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Settings):
+    """What a comparison of backbones trains, and what it shows of each."""
+
+    backbones: str = setting("", "names of backbones, separated by commas (default: all)")
+    seeds: int = setting(
+        1, "trainings of each backbone, with the seeds 1, 2, ...", minimum=1, maximum=1000
+    )
+    equal: str = setting(
+        "time",
+        "what is equal beside the text: time is the budget and all sizes; parameters is the "
+        "budget and about the number of parameters, by other hidden sizes",
+        choices=("time", "parameters"),
+    )
+    prompt: str = setting("", "what each model continues (default: the start of a line)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.backbone_names
+        for name in names:
+            if name not in CELLS:
+                known = ", ".join(CELLS)
+                raise ConfigError(
+                    f"{argument('backbones')} must be of {known} (got {name!r})"
+                    f"{nearest(name, CELLS)}"
+                )
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"{argument('backbones')} names {twice[0]} twice: name it once")
+
+    @property
+    def backbone_names(self) -> list[str]:
+        """The backbones to train, in the order given; of none given all that there are."""
+        return [name.strip() for name in self.backbones.split(",")] if self.backbones else [*CELLS]
 
 
 @dataclass(frozen=True, kw_only=True)

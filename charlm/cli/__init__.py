@@ -14,7 +14,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from charlm.cli import corpus, evaluate, generate, info, overlap, resume, score, train
+from charlm.cli import (
+    compare,
+    corpus,
+    evaluate,
+    generate,
+    info,
+    overlap,
+    plot,
+    resume,
+    score,
+    train,
+)
 from charlm.cli import inspect as inspect_run
 from charlm.cli import list as list_runs
 from charlm.cli.parser import parse
@@ -28,6 +39,8 @@ VERBS = (
     score,
     evaluate,
     inspect_run,
+    compare,
+    plot,
     overlap,
     info,
     list_runs,

@@ -225,11 +225,17 @@ def add_unknown(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_settings(parser: argparse.ArgumentParser, title: str, config: type[Settings]) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser,
+    title: str,
+    config: type[Settings],
+    leave_out: Collection[str] = (),
+) -> None:
     """Add a group with one flag for each setting of ``config``; of a model also its cells'."""
     group = parser.add_argument_group(title)
     for item in config.settings():
-        add_setting(group, item)
+        if item.name not in leave_out:
+            add_setting(group, item)
     if config is ModelConfig:
         for item, backbones in _cell_options():
             add_setting(group, item, f"backbone {', '.join(backbones)}: {help_of(item)}")

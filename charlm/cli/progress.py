@@ -17,6 +17,8 @@ from charlm.files import as_path, shell_command
 from charlm.keywords import SampleSettings
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from charlm.api import LanguageModel
     from charlm.training.progress import Progress
     from charlm.training.run import Run
@@ -61,23 +63,28 @@ class ProgressBar:
             )  # fmt: skip
 
 
+def share_bar() -> "tqdm[Any]":
+    """Return a bar for the share of a time that has passed, with a text behind it."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=1.0,
+        bar_format="|{bar}|{desc}",
+        dynamic_ncols=True,
+        disable=None,  # off where stderr is not a terminal
+        file=sys.stderr,
+    )
+
+
 class TrainingBar:
     """The bar of a run; use it as a context."""
 
     def __init__(self, run: "Run"):
-        from tqdm import tqdm
-
         self.run = run
         self.validation_loss = run.trainer.counters.best_loss
         self.sampled_at = -math.inf
         self.sample_seconds = 0.0
-        self.bar = tqdm(
-            total=1.0,  # the share of the time that has passed
-            bar_format="|{bar}|{desc}",
-            dynamic_ncols=True,
-            disable=None,  # off where stderr is not a terminal
-            file=sys.stderr,
-        )
+        self.bar = share_bar()
 
     def __enter__(self) -> "TrainingBar":
         return self

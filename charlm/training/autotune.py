@@ -146,14 +146,14 @@ def fastest(
         counts = [count for count in thread_counts() if cores_are_free(count)]
         counts = counts if model.config.hidden_size <= SMALL else counts[:1]
     seconds = measured(candidates(compute, device, threads=counts[0]), once=once)
-    best = _clearly_fastest(seconds)
+    best = clearly_fastest(seconds)
     if others := [best._replace(threads=count) for count in counts[1:]]:
         seconds |= measured(others, once=once)
         best = min([best, *others], key=seconds.__getitem__)
     return best, seconds[best]
 
 
-def _clearly_fastest(seconds: dict[Compute, float]) -> Compute:
+def clearly_fastest(seconds: dict[Compute, float]) -> Compute:
     """Return the first candidate, or one that is clearly faster than those before it."""
     best, *others = seconds
     for candidate in others:

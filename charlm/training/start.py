@@ -14,7 +14,7 @@ from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
 from charlm.data import id_cache
 from charlm.data.dataset import Dataset
-from charlm.data.text_files import find_texts, survey, text_reader
+from charlm.data.text_files import Survey, find_texts, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError, argument
 from charlm.files import PathLike, ProgressCallback, check_name, no_progress
@@ -129,22 +129,8 @@ def _prepare(
         settings = _own_settings(base) | settings
     read = text_reader(paths, on_progress)
     found = survey(read())
-    choose = functools.partial(
-        choose_configs, found.characters, settings, lines=found.lines, is_list=found.is_list
-    )
-    _, config, _ = choose()  # refuses what is wrong with the settings
-    tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
-    if base is not None:
-        tokenizer = tokenizer.union(base.tokenizer)
-    keep_memory()  # now that the text is read: what that took goes back to the system
+    tokenizer, model_config, config, notices = choose_settings(found, settings, machine, base)
     processes = machine.processes
-    readable = None
-    if config.steps is None and config.epochs is None:
-        speed = autotune.reference_speed(
-            tokenizer.vocab_size, machine.device, machine.compute, once=config.minutes < SHORT
-        )
-        readable = processes.broadcast(60 * config.minutes * speed) * processes.size
-    model_config, config, notices = choose(vocab_size=tokenizer.vocab_size, readable=readable)
     large = found.characters >= id_cache.LARGE
     if processes.first or not large:
         ids = id_cache.encode(read, found, tokenizer, folder if large else None)
@@ -164,6 +150,41 @@ def _prepare(
     if config.epochs is not None:
         config = replace(config, steps=config.epochs * stream.windows_per_epoch, epochs=None)
     return dataset, model_config, config, notices
+
+
+def choose_settings(
+    found: Survey, settings: dict[str, Any], machine: Machine, base: Checkpoint | None = None
+) -> tuple[CharTokenizer, ModelConfig, TrainConfig, list[str]]:
+    """Choose the vocabulary and what was not given, as the text, the time and the machine ask for.
+
+    Args:
+        found: what is known of the text.
+        settings: what the user gave, see :func:`start`, but how it is computed.
+        machine: where it is computed; how fast that is, is measured for a run in minutes.
+        base: the run whose weights to start with, if any.
+
+    Returns:
+        The vocabulary, both configs, and lines that tell what was chosen.
+
+    Raises:
+        ConfigError: for settings that are wrong.
+    """
+    choose = functools.partial(
+        choose_configs, found.characters, settings, lines=found.lines, is_list=found.is_list
+    )
+    _, config, _ = choose()  # refuses what is wrong with the settings
+    tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)
+    if base is not None:
+        tokenizer = tokenizer.union(base.tokenizer)
+    keep_memory()  # now that the text is read: what that took goes back to the system
+    processes = machine.processes
+    readable = None
+    if config.steps is None and config.epochs is None:
+        speed = autotune.reference_speed(
+            tokenizer.vocab_size, machine.device, machine.compute, once=config.minutes < SHORT
+        )
+        readable = processes.broadcast(60 * config.minutes * speed) * processes.size
+    return tokenizer, *choose(vocab_size=tokenizer.vocab_size, readable=readable)
 
 
 def _base(init_from: PathLike, settings: dict[str, Any]) -> Checkpoint:
