@@ -22,7 +22,7 @@ from charlm.inference.sampling import allowed_mask
 from charlm.insight.gradients import half_distance, measure_gradients
 from charlm.insight.memory import measure_memory, work
 from charlm.insight.page import render
-from charlm.insight.report import LEAST_GRADIENTS, LEAST_MEMORY
+from charlm.insight.panels import LEAST_GRADIENTS, LEAST_MEMORY
 from charlm.training.comparison import PAGE, Comparison, Member
 from charlm.training.metrics import epoch_characters, read_metrics
 from charlm.training.run_dir import METRICS
@@ -31,6 +31,7 @@ from charlm.training.verdict import verdict
 MOST_HELD_OUT = 20_000  # characters of the held-out part that models are measured on
 SAMPLE = SampleConfig(length=300, temperature=0.8, seed=1)
 GENERATING_SECONDS = 1.0  # for which the speed of generating is measured
+GRADIENT_EFFORT = 25_000  # characters that are read in the time of a part of the gradients
 Figures = dict[str, Any]
 
 
@@ -125,13 +126,13 @@ def measure(
         "sample": _sample(engine, found, after_prompt),
         "generating_chars_per_second": _generating_speed(engine, start),
         "memory": _memory(engine, ids, start, on_progress),
-        "gradients": _gradients(found, ids),
+        "gradients": _gradients(found, ids, on_progress),
     }
 
 
 def effort(text: str) -> int:
-    """Return how many characters :func:`measure` reads."""
-    return len(text) + work(len(text))
+    """Return how many characters :func:`measure` reads, or could read in its time."""
+    return len(text) + work(len(text)) + 4 * GRADIENT_EFFORT
 
 
 def _sample(engine: Engine, found: Checkpoint, prompt: PromptState) -> str:
@@ -176,11 +177,17 @@ def _memory(
     }
 
 
-def _gradients(found: Checkpoint, ids: Ids) -> Figures | None:
+def _gradients(found: Checkpoint, ids: Ids, on_progress: ProgressCallback) -> Figures | None:
     """Return how far gradients of the top layer's output reach back, if that can be measured."""
     if found.model_config.items or len(ids) < LEAST_GRADIENTS:
         return None
-    gradients = measure_gradients(found.model_config, found.weights, ids, found.train_config)
+    gradients = measure_gradients(
+        found.model_config,
+        found.weights,
+        ids,
+        found.train_config,
+        on_progress=lambda parts: on_progress(parts * GRADIENT_EFFORT),
+    )
     top = max(flow.layer for flow in gradients.flows)
     flow = next(flow for flow in gradients.flows if flow.layer == top)
     return {
