@@ -22,6 +22,7 @@ AXES = {
     "steps": "steps",
     "characters": "characters read in training",
 }
+WIDE = 20  # factor between the ends of an axis from which on it is logarithmic
 # The endings of pictures, with what such a file begins with.
 PICTURES = {".png": (b"\x89PNG",), ".svg": (b"<?xml", b"<svg")}
 
@@ -209,9 +210,11 @@ def _picture(
             f"{printable(text)}: {nats:g}", (0.01, nats), xycoords=("axes fraction", "data"),
             va="bottom", fontsize=8, color="dimgray", parse_math=False,
         )  # fmt: skip
-    axes.set_xscale("log")
-    if label == AXES["minutes"]:
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+    places = [place for curve in curves for place in curve.x if place > 0]
+    if places and max(places) > WIDE * min(places):  # as for runs of one and of ten minutes
+        axes.set_xscale("log")
+        if label == AXES["minutes"]:
+            axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("loss, nats per character (solid: validation, dashed: training)")
     axes.grid(which="both", alpha=0.2)
