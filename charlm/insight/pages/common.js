@@ -65,12 +65,13 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Return a table in a box that scrolls sideways. Cells are strings, numbers or elements. */
+/** Return a table in a box that scrolls sideways. A cell is a text, an element, a list of both, or wide(). */
 function table({ caption, columns, rows, tall = false }) {
   const cell = (value, index) => {
-    const name = index === 0 ? "th" : "td";
-    const numeric = columns[index]?.number ? "number" : null;
-    return element(name, { scope: index === 0 ? "row" : null, class: numeric }, value);
+    const { content, span } = value?.span ? value : { content: value, span: null };
+    const numeric = columns[index]?.number && !span ? "number" : null;
+    const scope = index === 0 ? "row" : null;
+    return element(scope ? "th" : "td", { scope, class: numeric, colspan: span }, content);
   };
   const heads = columns.map((column) =>
     element("th", { scope: "col", class: column.number ? "number" : null }, column.name));
@@ -80,6 +81,11 @@ function table({ caption, columns, rows, tall = false }) {
       element("caption", {}, caption),
       element("thead", {}, element("tr", {}, heads)),
       element("tbody", {}, rows.map((row) => element("tr", {}, row.map(cell))))));
+}
+
+/** Return a cell of table() that goes over several columns. */
+function wide(content, span) {
+  return { content, span };
 }
 
 /** Return a section that opens on demand; its content is made when it is opened first. */
@@ -103,7 +109,7 @@ function visible(character) {
   if (code < 0x20) return String.fromCodePoint(0x2400 + code);
   if (code === 0x7f) return "␡";
   if (!HIDDEN.test(character)) return character;
-  return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  return `U+${hex(character)}`;
 }
 
 /** Return a character as it stands in a list: a space has a name, a mark something to sit on. */
@@ -163,10 +169,11 @@ function percent(share) {
  *
  * title   what the chart shows
  * x, y    axes {label, log, low, high, format}; low and high widen what the values span
- * curves  [{name, x, y, error, kind, dashed, colour, labels}]: kind is "line" (if none is given),
- *         "dots" or "bars"; error is the half width of a band; labels names each point;
+ * curves  [{name, x, y, error, kind, dashed, colour, labels}]: kind is "line" (if none is given)
+ *         or "dots"; error is the half width of a band; labels names each point;
  *         colour is a number from 0 to 7 (if none is given, that of the curve)
- * marks   [{x or y, label}]: a line across the chart
+ * marks   [{x or y, label, row}]: a line across the chart, with its label in a row from 0 on;
+ *         or [{from: [x, y], to: [x, y]}]
  * square  as high as wide
  * choose  is called with (curve, index) on click or Enter
  */
@@ -343,11 +350,6 @@ function drawCurve(curve, points, ys, box, width) {
     const r = Math.max(2, Math.min(4, width / 90));
     group.append(...points.map(({ left, top }) =>
       shape("circle", { class: "dot", cx: left.toFixed(1), cy: top.toFixed(1), r })));
-  } else if (curve.kind === "bars") {
-    const wide = Math.max(1, (points[1]?.left ?? box.right) - (points[0]?.left ?? 0) - 1.5);
-    group.append(...points.map(({ left, top }) => shape("rect", {
-      class: "bar", x: left - wide / 2, y: top, width: wide, height: box.bottom - top,
-    })));
   } else if (points.length) {
     const line = path(points.map(({ left, top }) => [left, top])).join(" ");
     group.append(shape("polyline", { class: lineClass(curve), points: line }));
@@ -356,6 +358,11 @@ function drawCurve(curve, points, ys, box, width) {
 }
 
 function drawMark(mark, xs, ys, box, rem) {
+  if (mark.from) {
+    const [[x1, x2], [y1, y2]] = [0, 1].map((i) =>
+      [mark.from[i], mark.to[i]].map((i ? ys : xs).of));
+    return [shape("line", { class: "mark", x1, x2, y1, y2 })];
+  }
   const across = mark.x === undefined;
   const at = across ? ys.of(mark.y) : xs.of(mark.x);
   if (!Number.isFinite(at)) return [];
@@ -365,7 +372,7 @@ function drawMark(mark, xs, ys, box, rem) {
   const late = !across && at > (box.left + box.right) / 2;
   const label = across
     ? { x: box.right, y: at - 0.35 * rem, "text-anchor": "end" }
-    : { x: at + (late ? -0.35 : 0.35) * rem, y: box.top + 0.8 * rem,
+    : { x: at + (late ? -0.35 : 0.35) * rem, y: box.top + (0.8 + 1.2 * (mark.row ?? 0)) * rem,
         "text-anchor": late ? "end" : "start" };
   return [shape("line", { class: "mark", ...line }), shape("text", label, mark.label ?? "")];
 }
