@@ -65,7 +65,11 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Return a table in a box that scrolls sideways. A cell is a text, an element, a list of both, or wide(). */
+/**
+ * Return a table in a box that scrolls sideways.
+ *
+ * A cell is a text, an element, a list of both, or wide().
+ */
 function table({ caption, columns, rows, tall = false }) {
   const cell = (value, index) => {
     const { content, span } = value?.span ? value : { content: value, span: null };
@@ -101,27 +105,23 @@ function openable(summary, makeContent) {
 const HIDDEN = /[\p{C}\p{Zl}\p{Zp}\p{DI}]/u;
 const NAMES = { " ": "space", "\n": "line end", "\t": "tab", "\r": "carriage return" };
 
-/** Return a character as it can be seen: control characters as symbols or as U+XXXX. */
+/** Return a character as it can be seen: what shows nothing as U+XXXX. */
 function visible(character) {
-  const code = character.codePointAt(0);
   if (character === "\n") return "↵";
   if (character === "\t") return "⇥";
-  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  if (code === 0x7f) return "␡";
-  if (!HIDDEN.test(character)) return character;
-  return `U+${hex(character)}`;
+  return HIDDEN.test(character) ? codeOf(character) : character;
 }
 
 /** Return a character as it stands in a list: a space has a name, a mark something to sit on. */
 function nameOf(character) {
   if (character in NAMES) return NAMES[character];
-  if (/[\p{Zs}]/u.test(character)) return `U+${hex(character)}`;
+  if (/\p{Zs}/u.test(character)) return codeOf(character);
   const seen = visible(character);
   return seen === character && /\p{M}/u.test(character) ? `◌${character}` : seen;
 }
 
-function hex(character) {
-  return character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+function codeOf(character) {
+  return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
 /** Return a text whose control characters can be seen, for names and excerpts. */
@@ -159,6 +159,11 @@ function percent(share) {
   return `${number(100 * share, share < 0.001 ? 2 : 1)} %`;
 }
 
+/** Return a share as a percentage in prose, without zeros at its end. */
+function shortPercent(share) {
+  return `${short(100 * share)} %`;
+}
+
 // ---------------------------------------------------------------- charts
 
 /**
@@ -172,7 +177,8 @@ function percent(share) {
  * curves  [{name, x, y, error, kind, dashed, colour, labels}]: kind is "line" (if none is given)
  *         or "dots"; error is the half width of a band; labels names each point;
  *         colour is a number from 0 to 7 (if none is given, that of the curve)
- * marks   [{x or y, label, row}]: a line across the chart, with its label in a row from 0 on;
+ * marks   [{x or y, label, row}]: a line across the chart, with its label below it, or beside it
+ *         in a row from 0 on;
  *         or [{from: [x, y], to: [x, y]}]
  * square  as high as wide
  * choose  is called with (curve, index) on click or Enter
@@ -310,7 +316,7 @@ function chartTable({ title, x, y, curves }) {
 function drawChart(svg, options, width) {
   const { x, y, curves, marks = [], square = false } = options;
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-  const box = { left: 3.6 * rem, right: width - 0.8 * rem, top: 0.6 * rem };
+  const box = { left: 3.6 * rem, right: width - 1.5 * rem, top: 0.6 * rem };
   const height = square ? width : Math.min(20 * rem, Math.max(14 * rem, 0.55 * width));
   box.bottom = height - 3.1 * rem;
   const xs = scale(x, curves.flatMap((c) => Array.from(c.x)), box.left, box.right, 4.5 * rem);
@@ -371,7 +377,7 @@ function drawMark(mark, xs, ys, box, rem) {
     : { x1: at, x2: at, y1: box.top, y2: box.bottom };
   const late = !across && at > (box.left + box.right) / 2;
   const label = across
-    ? { x: box.right, y: at - 0.35 * rem, "text-anchor": "end" }
+    ? { x: box.right, y: at + 1.05 * rem, "text-anchor": "end" }
     : { x: at + (late ? -0.35 : 0.35) * rem, y: box.top + (0.8 + 1.2 * (mark.row ?? 0)) * rem,
         "text-anchor": late ? "end" : "start" };
   return [shape("line", { class: "mark", ...line }), shape("text", label, mark.label ?? "")];

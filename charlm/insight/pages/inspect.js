@@ -192,21 +192,22 @@ let speaking = 0;
 function look(place) {
   looked = place;
   const character = characters[place];
-  const words = [`place ${number(place)} of ${number(characters.length)}, line ${lines[place]}`];
+  const where = `place ${number(place)} of ${number(characters.length)}, line ${lines[place]}`;
+  const values = [paintings.get(painting)?.value(place)];
   if (given("surprise")) {
     const bits = report.surprise.bits[place];
-    words.push(`${number(bits, 2)} bits, probability ${percent(2 ** -bits)}`);
+    values.unshift(`${number(bits, 2)} bits, probability ${percent(2 ** -bits)}`);
   }
   byId("here").textContent = nameOf(character);
-  byId("where").textContent = words.join(" · ");
-  byId("value").textContent = paintings.get(painting)?.value(place) ?? "";
+  byId("where").textContent = where;
+  byId("value").textContent = values.filter(Boolean).join(" · ");
   const likeliest = likeliestAt(place);
   byId("likeliest").replaceChildren(...likeliest.map(({ sign, chance }) => likeliestItem(
     sign, chance, sign === character)));
   clearTimeout(speaking);
   speaking = setTimeout(() => {
     const expected = likeliest.map(({ sign, chance }) => `${nameOf(sign)} ${percent(chance)}`);
-    byId("live").textContent = [nameOf(character), ...words, byId("value").textContent,
+    byId("live").textContent = [nameOf(character), where, ...values,
       expected.length ? `likeliest: ${expected.join(", ")}` : ""].filter(Boolean).join(". ");
   }, 250);
 }
@@ -273,21 +274,23 @@ function showNeurons() {
   const columns = [
     { name: "concept" }, { name: "unit" }, { name: "score", number: true },
     { name: "first half", number: true }, { name: "p", number: true },
-    { name: "loss if clamped, bits" },
+    { name: "clamped, where it holds", number: true }, { name: "clamped, elsewhere", number: true },
   ];
   content.append(
     table({ caption: "Units that follow a concept", columns, rows: concepts.flatMap(conceptRows) }),
     element("p", { class: "soft" },
       `If no unit followed any of these concepts, the chance that this table named one all the `
-      + `same would be at most ${percent(rate)}: ${number(tests)} units were tested, each against `
+      + `same would be at most ${shortPercent(rate)}: ${number(tests)} units were tested, each against `
       + `${number(shuffles)} shuffles of the labels. Scores are those on the second half `
-      + `of the text, next to those on the first. Press a unit (layer.array.number) to paint it.`));
+      + `of the text, next to those on the first. Clamped is the change of the loss, in bits per `
+      + `character, if the unit is held at its mean; for a concept that is a number (R²) it is `
+      + `measured everywhere. Press a unit (layer.array.number) to paint it.`));
 }
 
 /** Return the rows of a concept: one for each found unit, or one that says that there is none. */
 function conceptRows(concept) {
   const share = concept.share === null
-    ? concept.measure : `${concept.measure}, ${percent(concept.share)} of the text`;
+    ? concept.measure : `${concept.measure}, ${shortPercent(concept.share)} of the text`;
   const name = [element("bdi", {}, visibleText(concept.name)), element("br"),
     element("span", { class: "soft" }, share)];
   const score = (value) => number(value, 3);
@@ -295,7 +298,7 @@ function conceptRows(concept) {
     const best = concept.best
       ? `; the best was ${unitName(concept.best.unit)} with ${score(concept.best.score)}` : "";
     const why = element("span", { class: "soft" }, `none found: ${concept.why ?? ""}${best}`);
-    return [[name, wide(why, 5)]];
+    return [[name, wide(why, 6)]];
   }
   return concept.found.map((one, rank) => [
     rank ? "" : name,
@@ -303,7 +306,7 @@ function conceptRows(concept) {
     score(one.score),
     number(one.score_first_half, 3),
     short(one.p),
-    clampedText(one.clamped),
+    change(one.clamped?.where), change(one.clamped?.elsewhere),
   ]);
 }
 
@@ -321,11 +324,8 @@ function paintAndShow(key) {
   byId("text").scrollIntoView({ block: "nearest" });
 }
 
-function clampedText(clamped) {
-  if (!clamped) return "–";
-  const change = (value) => (value === null ? "–" : `${value < 0 ? "" : "+"}${number(value, 3)}`);
-  if (clamped.where === null) return `${change(clamped.elsewhere)} everywhere`;
-  return `${change(clamped.where)} where it holds, ${change(clamped.elsewhere)} elsewhere`;
+function change(value) {
+  return `${value > 0 ? "+" : ""}${number(value, 3)}`;
 }
 
 function showMemory() {
@@ -338,7 +338,7 @@ function showMemory() {
     chart({
       title: "Loss by the length of the context",
       x: { label: "characters of context n", log: true, format: (value) => number(value) },
-      y: { label: "bits per character" },
+      y: { label: "bits per character", low: full - 0.12 * (Math.max(...loss) - full) },
       curves: [
         { name: "only the last n characters", x: contexts, y: loss, error },
         { name: "before them others in random order", x: shuffled.contexts, y: shuffled.loss,
@@ -347,7 +347,7 @@ function showMemory() {
       marks,
     }),
     element("p", { class: "soft" },
-      `Reach is where the loss comes to within ${percent(threshold)} of that with all the context `
+      `Reach is where the loss comes to within ${shortPercent(threshold)} of that with all the context `
       + `and stays there; order is the same for the second curve, whose ${number(shuffled.block)} `
       + `characters before the last n are shuffled. Bands are one standard error of the difference `
       + `to the loss with all the context.`));
@@ -392,7 +392,7 @@ function clippingOf(clipping) {
     element("p", {},
       `Where the gradient of all parameters is longer than ${short(bound)}, training shortens it to `
       + `${short(bound)} and keeps its direction. Of ${norms.length} windows of this text `
-      + `${percent(clipped)} are clipped; in the mean the step is multiplied by `
+      + `${shortPercent(clipped)} are clipped; in the mean the step is multiplied by `
       + `${number(factor, 3)}.`),
     chart({
       title: "Norm of the whole gradient, window by window",
