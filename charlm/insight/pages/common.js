@@ -173,7 +173,8 @@ function shortPercent(share) {
  * curves, Enter chooses it. The chart is drawn anew when its width changes.
  *
  * title   what the chart shows
- * x, y    axes {label, log, low, high, format}; low and high widen what the values span
+ * x, y    axes {label, log, low, high, format}; low and high widen what the values span; format
+ *         writes a value that is read out
  * curves  [{name, x, y, error, kind, dashed, colour, labels}]: kind is "line" (if none is given)
  *         or "dots"; error is the half width of a band; labels names each point;
  *         colour is a number from 0 to 7 (if none is given, that of the curve)
@@ -408,7 +409,6 @@ function axes(x, y, xs, ys, box, rem, height) {
 }
 
 function tickText(axis, tick) {
-  if (axis.format) return axis.format(tick);
   if (axis.log && (tick < 0.001 || tick >= 1e6) && Number.isInteger(Math.log10(tick))) {
     return `10${superscript(Math.log10(tick))}`;
   }

@@ -338,7 +338,11 @@ function showMemory() {
     chart({
       title: "Loss by the length of the context",
       x: { label: "characters of context n", log: true, format: (value) => number(value) },
-      y: { label: "bits per character", low: full - 0.12 * (Math.max(...loss) - full) },
+      y: {
+        label: "bits per character",
+        low: full - 0.12 * (Math.max(...loss) - full), // room for the label of the line
+        format: (value) => number(value, 3),
+      },
       curves: [
         { name: "only the last n characters", x: contexts, y: loss, error },
         { name: "before them others in random order", x: shuffled.contexts, y: shuffled.loss,

@@ -1,0 +1,324 @@
+"""The page of an inspection in a real browser: read, hover, click, keys, figures, hostile texts.
+
+These need Chromium and the extra ``browser``: pip install -e '.[browser]' && pytest -m browser -n 0
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from inspection import HOSTILE, HOSTILE_NAME, inspection
+
+from charlm.insight.matching import matches
+from charlm.insight.page import render, repr_html
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path"),
+]
+
+TEXT = "First Citizen:\nBefore we proceed any further,\n\thear me speak.\n\n" * 4
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open a page from a file; at the end, nothing may have gone wrong in it."""
+    problems, contexts = [], []
+
+    def show(html, width=1280, **options):
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        viewport = {"width": width, "height": 800}
+        contexts.append(browser.new_context(viewport=viewport, offline=True, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append("a dialog"))
+        page.on("request", lambda request: problems.append(request.url))
+        page.goto(path.as_uri())
+        address = path.as_uri()
+        problems[:] = [problem for problem in problems if problem != address]
+        return page
+
+    show.problems = problems
+    yield show
+    assert not problems
+    for context in contexts:
+        context.close()
+
+
+def character(page, place):
+    """Return the element of a character of the text."""
+    return page.evaluate_handle(f"view.spans[{place}]").as_element()
+
+
+def readout(page):
+    return page.locator(".readout").inner_text()
+
+
+def test_every_panel_has_its_words_and_its_equation(show):
+    page = show(render("inspect", inspection(TEXT)))
+    assert page.title() == "english: what it has learned"
+    header = page.locator("header").inner_text()
+    assert "lstm, 2 × 7 units, 2,123,456 parameters" in header
+    assert "play.txt" in header
+    assert "the first characters of a longer text" in header
+    for panel in page.locator(".panel").all():
+        assert panel.locator("h2").inner_text()
+        assert panel.locator("> p").first.inner_text().count(". ") == 1  # two sentences
+        assert panel.locator("math").get_attribute("aria-label")
+        assert panel.locator(".content > *").count() > 0
+    assert page.locator(".panel").count() == 7
+    assert page.locator("main, header, footer, nav, aside").count() == 5
+    assert page.locator("h1").count() == 1
+
+
+def test_the_figures_of_a_character_are_those_of_python(show):
+    figures = inspection(TEXT)
+    page = show(render("inspect", figures))
+    surprise, vocabulary = figures["surprise"], figures["model"]["vocabulary"]
+    for place in (0, 14, 47, len(TEXT) - 1):
+        character(page, place).hover()
+        bits = surprise["bits"][place]
+        line = 1 + TEXT[:place].count("\n")
+        assert f"place {place} of {len(TEXT)}, line {line}" in readout(page)
+        assert f"{bits:.2f} bits, probability" in readout(page)
+        shown = page.evaluate("(place) => likeliestAt(place)", place)
+        assert [one["sign"] for one in shown] == [vocabulary[i] for i in surprise["likeliest"][place]]
+        expected = surprise["probabilities"][place]
+        assert [one["chance"] for one in shown] == pytest.approx(expected, abs=1e-5)
+        texts = page.locator("#likeliest .chance").all_inner_texts()
+        assert [float(text.strip("< %")) for text in texts] == pytest.approx([100 * p for p in expected], abs=0.06)
+    content = page.locator("#surprise .content").inner_text()
+    assert f"{surprise['mean']:.3f} bits" in content
+    assert f"{surprise['sum']:,.0f} bits" in content
+
+
+def test_a_place_of_the_list_is_one_click_away_and_is_announced(show):
+    figures = inspection(TEXT)
+    page = show(render("inspect", figures))
+    buttons = page.locator("#most button")
+    assert buttons.count() == 20
+    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"]["most"]
+    buttons.nth(3).click()
+    place = figures["surprise"]["most"][3]
+    assert page.evaluate("view.cursor") == place
+    assert f"place {place} of" in readout(page)
+    live = page.locator("#live")
+    sync_api.expect(live).to_contain_text(f"place {place} of")
+    assert "likeliest: " in live.text_content()
+    assert live.get_attribute("aria-live") == "polite"
+
+
+def levels(page):
+    """Return the colour of each character: 0 for none, below 0 for the other hue."""
+    names = page.evaluate("view.spans.map((span) => span.className.split(' '))")
+    return [
+        next((int(n[1:]) for n in name if n[:1] == "w"), 0) * (-1 if "cold" in name else 1)
+        for name in names
+    ]
+
+
+def test_the_text_is_coloured_by_what_is_chosen(show):
+    figures = inspection(TEXT)
+    page = show(render("inspect", figures))
+    bits = figures["surprise"]["bits"]
+    most = max(4, int(np.ceil(np.sort(bits)[int(0.98 * (len(bits) - 1))])))
+    expected = np.minimum(15, 15 * bits / most)
+    assert np.abs(np.array(levels(page)) - expected).max() <= 0.501
+
+    unit = figures["neurons"]["painted"][2]
+    key = f"{unit['layer']}.{unit['array']}.{unit['index']}"
+    page.locator(f"#neurons button[data-paints='{key}']").first.click()
+    assert np.abs(np.array(levels(page)) - 15 * unit["values"]).max() <= 0.6
+    shown = page.evaluate(f"paintings.get('{key}').value(5)")
+    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(unit["values"][5], abs=5e-3)
+
+    page.locator("#paint").select_option("any")
+    page.locator("#any-array").select_option(label="layer 2, f")
+    page.locator("#any-unit").fill("6")
+    excerpt = figures["neurons"]["excerpt"]
+    (array,) = [a for a in excerpt["arrays"] if (a["layer"], a["array"]) == (2, "f")]
+    stored = excerpt["characters"]
+    found = np.array(levels(page))
+    assert np.abs(found[:stored] - 15 * array["values"][:, 6]).max() <= 0.6
+    assert not found[stored:].any()
+    assert "first 30 characters only" in page.locator("#scale").inner_text()
+
+    page.locator("#paint").select_option("connectivity")
+    character(page, 40).click()
+    counted = figures["connectivity"]["values"][40]
+    found = levels(page)
+    assert np.flatnonzero(found).max() == 40 - 1
+    expected = 15 * counted / counted.max()
+    assert [found[39 - j] for j in range(11)] == pytest.approx(expected, abs=0.51)
+    strongest = page.locator("#counted button").first.get_attribute("data-place")
+    assert int(strongest) == 39 - int(counted.argmax())
+
+
+def test_keys_move_the_cursor_and_mark_a_span(show):
+    page = show(render("inspect", inspection(TEXT)))
+    page.locator("#characters").focus()
+    lines = TEXT.split("\n")
+    steps = [
+        ("ArrowRight", 1), ("ArrowDown", len(lines[0]) + 2), ("End", len(lines[0]) + 31),
+        ("Home", len(lines[0]) + 1), ("ArrowUp", 0), ("ArrowLeft", 0),
+        ("Control+End", len(TEXT) - 1), ("Control+Home", 0),
+    ]  # fmt: skip
+    for key, place in steps:
+        page.keyboard.press(key)
+        assert page.evaluate("view.cursor") == place, key
+    page.keyboard.press("PageDown")
+    assert page.evaluate("view.cursor") > len(lines[0])
+    page.keyboard.press("PageUp")
+    assert page.evaluate("view.cursor") == 0
+    for _ in range(4):
+        page.keyboard.press("Shift+ArrowRight")
+    assert page.evaluate("view.marked") == [0, 5]
+    page.keyboard.press("Escape")
+    assert page.evaluate("view.marked") is None
+
+
+def test_matches_are_those_of_python(show):
+    figures = inspection(TEXT)
+    page = show(render("inspect", figures))
+    codes = figures["matching"]["codes"]
+    for start, end in [(0, 1), (3, 20), (100, 180), (0, len(TEXT))]:
+        found = page.evaluate(f"matches(report.matching.codes, {start}, {end})")
+        assert [(one["place"], one["similarity"]) for one in found] == matches(codes, start, end)
+
+    character(page, 3).hover()
+    page.mouse.down()
+    character(page, 12).hover()
+    page.mouse.up()
+    expected = matches(codes, 3, 13)
+    buttons = page.locator("#matches button")
+    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == [p for p, _ in expected]
+    shown = [float(b.locator(".amount").inner_text().replace("−", "-")) for b in buttons.all()]
+    assert shown == pytest.approx([similarity for _, similarity in expected], abs=6e-4)
+    buttons.nth(1).click()
+    assert page.evaluate("view.cursor") == expected[1][0]
+    assert all(levels(page)[expected[1][0] + k] for k in range(10))
+
+
+def test_charts_are_read_out_by_keys_and_as_a_table(show):
+    figures = inspection(TEXT)
+    page = show(render("inspect", figures))
+    chart = page.locator("#memory .chart")
+    chart.locator("svg.plot").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    output = chart.locator("output")
+    assert "only the last n characters: characters of context n 256" in output.inner_text()
+    page.keyboard.press("ArrowDown")
+    assert "random order: characters of context n 128" in output.inner_text()
+    chart.locator("summary").click()
+    assert chart.locator("tbody tr").count() == len(figures["memory"]["contexts"])
+    assert "2.125 ± 0.05" in chart.locator("tbody tr").nth(4).inner_text()
+    assert page.locator("#gates .chart").count() == 6
+    gate = page.locator("#gates .chart svg.plot").first
+    gate.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#paint").input_value() == "any"
+    assert page.locator("#any-unit").input_value() == "1"
+
+
+def test_what_was_left_out_is_said(show):
+    why = "The cell rnn has no gates."
+    left_out = {
+        name: {"left_out": why}
+        for name in ("surprise", "neurons", "memory", "gradients", "gates", "connectivity", "matching")
+    }
+    page = show(render("inspect", inspection(TEXT, **left_out)))
+    assert page.locator(".panel", has_text=why).count() == 7
+    page = show(render("inspect", inspection("a")))
+    assert "place 0 of 1" in readout(page)
+    page.locator("#mark").click()
+    assert "no other place" in page.locator("#marked").inner_text()
+    assert "none found: holds nowhere in this text" in page.locator("#neurons").inner_text()
+    assert "at most 5 %" in page.locator("#neurons").inner_text()
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_hostile_texts_run_nothing(show, framed):
+    figures = inspection(HOSTILE * 2)
+    figures["model"]["name"] = figures["text"]["source"] = HOSTILE_NAME
+    figures["text"]["notices"] = [HOSTILE]
+    figures["model"]["equations"] = HOSTILE
+    figures["neurons"]["concepts"][0]["name"] = HOSTILE
+    figures["gates"]["gates"][0]["gate"] = HOSTILE
+    html = render("inspect", figures)
+    page = show(repr_html(html) if framed else html)
+    frame = page.frames[1] if framed else page.main_frame
+    sync_api.expect(frame.locator("#most button").first).to_be_visible()
+    assert frame.evaluate("characters.join('')") == HOSTILE * 2
+    for place in range(0, len(HOSTILE), 3):
+        frame.evaluate(f"view.move({place})")
+    frame.evaluate("view.mark([0, 30])")
+    for summary in frame.locator("summary").all():
+        summary.click()
+    frame.locator("#contents a").last.click()
+    frame.wait_for_timeout(50)
+    assert frame.evaluate("window.hacked") is None
+    assert frame.locator("img, iframe, object, embed, form, base").count() == 0
+    assert frame.locator("script").count() == 2
+    text = frame.locator("#characters").inner_text()
+    for sign in ("U+0000", "U+001B", "U+2028", "U+2029", "U+202E", "U+200F", "U+FEFF", "⇥", "↵"):
+        assert sign in text
+    assert not set("\u202e\u200f\u2066\u2028\x00\x1b") & set(text)
+
+
+def test_the_policy_forbids_foreign_scripts_and_markup(show):
+    page = show(render("inspect", inspection("abc")))
+    problems = page.evaluate("""async () => {
+        const seen = [];
+        addEventListener('securitypolicyviolation', (event) => {
+            seen.push(event.effectiveDirective);
+            event.preventDefault();
+        });
+        const script = document.createElement('script');
+        try { script.textContent = 'window.hacked = 1'; } catch { seen.push('trusted types'); }
+        try { document.body.innerHTML = '<p>'; } catch { seen.push('trusted types'); }
+        try { await fetch('http://127.0.0.1:9/'); } catch { seen.push('fetch'); }
+        return [...seen, window.hacked];
+    }""")
+    assert {"trusted types", "fetch"} <= set(problems)
+    assert problems[-1] is None
+    assert page.locator("h1").count() == 1
+    assert all("violates" in problem or "requires" in problem for problem in show.problems)
+    show.problems.clear()
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280, 1920])
+def test_the_page_never_scrolls_sideways(show, width):
+    text = TEXT + "x" * 300 + "\t" * 60 + "字" * 200
+    figures = inspection(text)
+    figures["text"]["source"] = figures["model"]["name"] = "a-very-long-name-" * 20
+    page = show(render("inspect", figures), width=width)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_colours_follow_the_system_and_the_button(show):
+    html = render("inspect", inspection(TEXT))
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = show(html, color_scheme="dark").evaluate(colour)
+    page = show(html, color_scheme="light")
+    light = page.evaluate(colour)
+    assert light != dark
+    page.locator("#theme").click()
+    assert page.evaluate(colour) == dark
+    page.locator("#theme").click()
+    assert page.evaluate(colour) == light
