@@ -76,7 +76,8 @@ def test_every_panel_has_its_words_and_its_equation(show):
     for panel in page.locator(".panel").all():
         assert panel.locator("h2").inner_text()
         assert panel.locator("> p").first.inner_text().count(". ") == 1  # two sentences
-        assert panel.locator("math").get_attribute("aria-label")
+        assert all(m.get_attribute("aria-label") for m in panel.locator("math").all())
+        assert panel.locator("math").count() >= 1
         assert panel.locator(".content > *").count() > 0
     assert page.locator(".panel").count() == 7
     assert page.locator("main, header, footer, nav, aside").count() == 5
@@ -94,11 +95,15 @@ def test_the_figures_of_a_character_are_those_of_python(show):
         assert f"place {place} of {len(TEXT)}, line {line}" in readout(page)
         assert f"{bits:.2f} bits, probability" in readout(page)
         shown = page.evaluate("(place) => likeliestAt(place)", place)
-        assert [one["sign"] for one in shown] == [vocabulary[i] for i in surprise["likeliest"][place]]
+        assert [one["sign"] for one in shown] == [
+            vocabulary[i] for i in surprise["likeliest"][place]
+        ]
         expected = surprise["probabilities"][place]
         assert [one["chance"] for one in shown] == pytest.approx(expected, abs=1e-5)
         texts = page.locator("#likeliest .chance").all_inner_texts()
-        assert [float(text.strip("< %")) for text in texts] == pytest.approx([100 * p for p in expected], abs=0.06)
+        assert [float(text.strip("<\u00a0 %")) for text in texts] == pytest.approx(
+            [100 * p for p in expected], abs=0.06
+        )
     content = page.locator("#surprise .content").inner_text()
     assert f"{surprise['mean']:.3f} bits" in content
     assert f"{surprise['sum']:,.0f} bits" in content
@@ -109,7 +114,9 @@ def test_a_place_of_the_list_is_one_click_away_and_is_announced(show):
     page = show(render("inspect", figures))
     buttons = page.locator("#most button")
     assert buttons.count() == 20
-    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"]["most"]
+    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"][
+        "most"
+    ]
     buttons.nth(3).click()
     place = figures["surprise"]["most"][3]
     assert page.evaluate("view.cursor") == place
@@ -142,7 +149,9 @@ def test_the_text_is_coloured_by_what_is_chosen(show):
     page.locator(f"#neurons button[data-paints='{key}']").first.click()
     assert np.abs(np.array(levels(page)) - 15 * unit["values"]).max() <= 0.6
     shown = page.evaluate(f"paintings.get('{key}').value(5)")
-    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(unit["values"][5], abs=5e-3)
+    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(
+        unit["values"][5], abs=5e-3
+    )
 
     page.locator("#paint").select_option("any")
     page.locator("#any-array").select_option(label="layer 2, f")
@@ -238,7 +247,15 @@ def test_what_was_left_out_is_said(show):
     why = "The cell rnn has no gates."
     left_out = {
         name: {"left_out": why}
-        for name in ("surprise", "neurons", "memory", "gradients", "gates", "connectivity", "matching")
+        for name in (
+            "surprise",
+            "neurons",
+            "memory",
+            "gradients",
+            "gates",
+            "connectivity",
+            "matching",
+        )
     }
     page = show(render("inspect", inspection(TEXT, **left_out)))
     assert page.locator(".panel", has_text=why).count() == 7
@@ -247,7 +264,7 @@ def test_what_was_left_out_is_said(show):
     page.locator("#mark").click()
     assert "no other place" in page.locator("#marked").inner_text()
     assert "none found: holds nowhere in this text" in page.locator("#neurons").inner_text()
-    assert "at most 5 %" in page.locator("#neurons").inner_text()
+    assert "at most 5\u00a0%" in page.locator("#neurons").inner_text()
 
 
 @pytest.mark.parametrize("framed", [False, True])
@@ -309,6 +326,42 @@ def test_the_page_never_scrolls_sideways(show, width):
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+CONTRAST = """(theme) => {
+    document.documentElement.style.colorScheme = theme;
+    const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const light = (colour) => {
+        context.fillStyle = colour;
+        context.fillRect(0, 0, 1, 1);
+        const [r, g, b] = Array.from(context.getImageData(0, 0, 1, 1).data.slice(0, 3), (value) =>
+            value <= 10 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ratio = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    const probe = document.body.appendChild(document.createElement('span'));
+    const found = {};
+    for (const hue of ['hot', 'cold', 'like']) {
+        found[hue] = Array.from({ length: 15 }, (_, step) => {
+            probe.className = `${hue} w${step + 1}`;
+            const style = getComputedStyle(probe);
+            return ratio(light(style.color), light(style.backgroundColor));
+        });
+    }
+    probe.className = 'soft';
+    const soft = light(getComputedStyle(probe).color);
+    const raised = getComputedStyle(document.querySelector('.readout')).backgroundColor;
+    found.soft = [ratio(soft, light(raised))];
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_on_every_colour(show, theme):
+    found = show(render("inspect", inspection("abc"))).evaluate(CONTRAST, theme)
+    assert min(min(ratios) for ratios in found.values()) >= 4.5, found
+    for hue in ("hot", "cold", "like"):
+        assert found[hue] == sorted(found[hue], reverse=True)  # a higher step is stronger
 
 
 def test_colours_follow_the_system_and_the_button(show):

@@ -155,13 +155,13 @@ function superscript(whole) {
 
 /** Return a share as a percentage with as many digits as it needs. */
 function percent(share) {
-  if (share > 0 && share < 0.0001) return "< 0.01 %";
-  return `${number(100 * share, share < 0.001 ? 2 : 1)} %`;
+  if (share > 0 && share < 0.0001) return "< 0.01\u00a0%";
+  return `${number(100 * share, share < 0.001 ? 2 : 1)}\u00a0%`;
 }
 
 /** Return a share as a percentage in prose, without zeros at its end. */
 function shortPercent(share) {
-  return `${short(100 * share)} %`;
+  return `${short(100 * share)}\u00a0%`;
 }
 
 // ---------------------------------------------------------------- charts

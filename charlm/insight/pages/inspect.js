@@ -274,7 +274,7 @@ function showNeurons() {
   const columns = [
     { name: "concept" }, { name: "unit" }, { name: "score", number: true },
     { name: "first half", number: true }, { name: "p", number: true },
-    { name: "clamped, where it holds", number: true }, { name: "clamped, elsewhere", number: true },
+    { name: "clamped: where it holds / elsewhere", number: true },
   ];
   content.append(
     table({ caption: "Units that follow a concept", columns, rows: concepts.flatMap(conceptRows) }),
@@ -284,7 +284,8 @@ function showNeurons() {
       + `${number(shuffles)} shuffles of the labels. Scores are those on the second half `
       + `of the text, next to those on the first. Clamped is the change of the loss, in bits per `
       + `character, if the unit is held at its mean; for a concept that is a number (R²) it is `
-      + `measured everywhere. Press a unit (layer.array.number) to paint it.`));
+      + `measured everywhere. Press a unit (layer.array.number) to paint it; one with ↓ is low `
+      + `where the concept holds.`));
 }
 
 /** Return the rows of a concept: one for each found unit, or one that says that there is none. */
@@ -298,25 +299,26 @@ function conceptRows(concept) {
     const best = concept.best
       ? `; the best was ${unitName(concept.best.unit)} with ${score(concept.best.score)}` : "";
     const why = element("span", { class: "soft" }, `none found: ${concept.why ?? ""}${best}`);
-    return [[name, wide(why, 6)]];
+    return [[name, wide(why, 5)]];
   }
   return concept.found.map((one, rank) => [
     rank ? "" : name,
-    [unitButton(one), one.sign < 0 ? " (low)" : ""],
+    unitButton(one),
     score(one.score),
     number(one.score_first_half, 3),
-    short(one.p),
-    change(one.clamped?.where), change(one.clamped?.elsewhere),
+    one.p.toPrecision(2),
+    one.clamped ? clampedText(one.clamped) : "",
   ]);
 }
 
-function unitButton({ unit }) {
+function unitButton({ unit, sign }) {
   const key = keyOf(unit);
-  if (!paintings.has(key)) return unitName(unit);
+  const [arrow, words] = sign < 0 ? [" ↓", ", low where the concept holds"] : ["", ""];
+  if (!paintings.has(key)) return unitName(unit) + words;
   return element("button",
     { type: "button", class: "unit", "data-paints": key, "aria-pressed": "false",
-      "aria-label": `paint ${unitName(unit)}`, click: () => paintAndShow(key) },
-    key);
+      "aria-label": `paint ${unitName(unit)}${words}`, click: () => paintAndShow(key) },
+    key + arrow);
 }
 
 function paintAndShow(key) {
@@ -324,8 +326,9 @@ function paintAndShow(key) {
   byId("text").scrollIntoView({ block: "nearest" });
 }
 
-function change(value) {
-  return `${value > 0 ? "+" : ""}${number(value, 3)}`;
+function clampedText({ where, elsewhere }) {
+  const change = (value) => `${value > 0 ? "+" : ""}${number(value, 3)}`;
+  return where === null ? change(elsewhere) : `${change(where)} / ${change(elsewhere)}`;
 }
 
 function showMemory() {
@@ -340,7 +343,7 @@ function showMemory() {
       x: { label: "characters of context n", log: true, format: (value) => number(value) },
       y: {
         label: "bits per character",
-        low: full - 0.12 * (Math.max(...loss) - full), // room for the label of the line
+        low: full - 0.13 * (Math.max(...loss, ...shuffled.loss) - full), // room for a label
         format: (value) => number(value, 3),
       },
       curves: [
@@ -428,8 +431,8 @@ function showGates() {
   }));
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const many = (values) => values.filter((value) => value > 0.9).length;
-  const columns = ["gate", "shut, mean", "open, mean", "units shut at over 90 %",
-    "units open at over 90 %"].map((title, index) => ({ name: title, number: index > 0 }));
+  const columns = ["gate", "shut, mean", "open, mean", "units shut at over 90\u00a0%",
+    "units open at over 90\u00a0%"].map((title, index) => ({ name: title, number: index > 0 }));
   contentOf("gates").append(
     element("div", { class: "charts" }, charts),
     table({
@@ -464,7 +467,7 @@ function showCounted(place) {
   byId("counted-for").textContent = strongest.length
     ? `For ${nameOf(characters[place])} at place ${number(place)} these counted most, by the norm `
       + "of the gradient:"
-    : `For the character at place ${number(place)} there is nothing to show.`;
+    : `Nothing comes before place ${number(place)}: choose a character further on.`;
   byId("counted").replaceChildren(...strongest.map((one) =>
     placeButton(short(one.size), one.place, 1, () => go(one.place))));
 }
