@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path"),
 ]
 
+PANELS = ["surprise", "neurons", "memory", "gradients", "gates", "connectivity", "matching"]
 TEXT = "First Citizen:\nBefore we proceed any further,\n\thear me speak.\n\n" * 4
 
 
@@ -66,6 +67,10 @@ def readout(page):
     return page.locator(".readout").inner_text()
 
 
+def places_of(buttons):
+    return [int(button.get_attribute("data-place")) for button in buttons.all()]
+
+
 def test_every_panel_has_its_words_and_its_equation(show):
     page = show(render("inspect", inspection(TEXT)))
     assert page.title() == "english: what it has learned"
@@ -79,7 +84,7 @@ def test_every_panel_has_its_words_and_its_equation(show):
         assert all(m.get_attribute("aria-label") for m in panel.locator("math").all())
         assert panel.locator("math").count() >= 1
         assert panel.locator(".content > *").count() > 0
-    assert page.locator(".panel").count() == 7
+    assert [panel.get_attribute("id") for panel in page.locator(".panel").all()] == PANELS
     assert page.locator("main, header, footer, nav, aside").count() == 5
     assert page.locator("h1").count() == 1
 
@@ -95,15 +100,13 @@ def test_the_figures_of_a_character_are_those_of_python(show):
         assert f"place {place} of {len(TEXT)}, line {line}" in readout(page)
         assert f"{bits:.2f} bits, probability" in readout(page)
         shown = page.evaluate("(place) => likeliestAt(place)", place)
-        assert [one["sign"] for one in shown] == [
-            vocabulary[i] for i in surprise["likeliest"][place]
-        ]
+        signs = [vocabulary[i] for i in surprise["likeliest"][place]]
+        assert [one["sign"] for one in shown] == signs
         expected = surprise["probabilities"][place]
         assert [one["chance"] for one in shown] == pytest.approx(expected, abs=1e-5)
         texts = page.locator("#likeliest .chance").all_inner_texts()
-        assert [float(text.strip("<\u00a0 %")) for text in texts] == pytest.approx(
-            [100 * p for p in expected], abs=0.06
-        )
+        percents = [float(text.strip("<\u00a0%")) for text in texts]
+        assert percents == pytest.approx(100 * expected, abs=0.06)
     content = page.locator("#surprise .content").inner_text()
     assert f"{surprise['mean']:.3f} bits" in content
     assert f"{surprise['sum']:,.0f} bits" in content
@@ -114,9 +117,7 @@ def test_a_place_of_the_list_is_one_click_away_and_is_announced(show):
     page = show(render("inspect", figures))
     buttons = page.locator("#most button")
     assert buttons.count() == 20
-    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"][
-        "most"
-    ]
+    assert places_of(buttons) == figures["surprise"]["most"]
     buttons.nth(3).click()
     place = figures["surprise"]["most"][3]
     assert page.evaluate("view.cursor") == place
@@ -149,9 +150,8 @@ def test_the_text_is_coloured_by_what_is_chosen(show):
     page.locator(f"#neurons button[data-paints='{key}']").first.click()
     assert np.abs(np.array(levels(page)) - 15 * unit["values"]).max() <= 0.6
     shown = page.evaluate(f"paintings.get('{key}').value(5)")
-    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(
-        unit["values"][5], abs=5e-3
-    )
+    value = float(shown.split(": ")[1].replace("−", "-"))
+    assert value == pytest.approx(unit["values"][5], abs=5e-3)
 
     page.locator("#paint").select_option("any")
     page.locator("#any-array").select_option(label="layer 2, f")
@@ -212,7 +212,7 @@ def test_matches_are_those_of_python(show):
     page.mouse.up()
     expected = matches(codes, 3, 13)
     buttons = page.locator("#matches button")
-    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == [p for p, _ in expected]
+    assert places_of(buttons) == [place for place, _ in expected]
     shown = [float(b.locator(".amount").inner_text().replace("−", "-")) for b in buttons.all()]
     assert shown == pytest.approx([similarity for _, similarity in expected], abs=6e-4)
     buttons.nth(1).click()
@@ -232,8 +232,9 @@ def test_charts_are_read_out_by_keys_and_as_a_table(show):
     page.keyboard.press("ArrowDown")
     assert "random order: characters of context n 128" in output.inner_text()
     chart.locator("summary").click()
-    assert chart.locator("tbody tr").count() == len(figures["memory"]["contexts"])
-    assert "2.125 ± 0.05" in chart.locator("tbody tr").nth(4).inner_text()
+    rows = chart.locator("tbody tr")
+    sync_api.expect(rows).to_have_count(len(figures["memory"]["contexts"]))
+    assert "2.125 ± 0.05" in rows.nth(4).inner_text()
     assert page.locator("#gates .chart").count() == 6
     gate = page.locator("#gates .chart svg.plot").first
     gate.focus()
@@ -245,18 +246,7 @@ def test_charts_are_read_out_by_keys_and_as_a_table(show):
 
 def test_what_was_left_out_is_said(show):
     why = "The cell rnn has no gates."
-    left_out = {
-        name: {"left_out": why}
-        for name in (
-            "surprise",
-            "neurons",
-            "memory",
-            "gradients",
-            "gates",
-            "connectivity",
-            "matching",
-        )
-    }
+    left_out = {name: {"left_out": why} for name in PANELS}
     page = show(render("inspect", inspection(TEXT, **left_out)))
     assert page.locator(".panel", has_text=why).count() == 7
     page = show(render("inspect", inspection("a")))
