@@ -155,7 +155,6 @@ class TextView {
   #press(event) {
     const place = this.#placeOf(event);
     if (place === undefined || event.button !== 0) return;
-    if (!event.shiftKey && this.marked) this.mark(null);
     this.move(place, event.shiftKey);
   }
 
