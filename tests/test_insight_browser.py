@@ -94,11 +94,15 @@ def test_the_figures_of_a_character_are_those_of_python(show):
         assert f"place {place} of {len(TEXT)}, line {line}" in readout(page)
         assert f"{bits:.2f} bits, probability" in readout(page)
         shown = page.evaluate("(place) => likeliestAt(place)", place)
-        assert [one["sign"] for one in shown] == [vocabulary[i] for i in surprise["likeliest"][place]]
+        assert [one["sign"] for one in shown] == [
+            vocabulary[i] for i in surprise["likeliest"][place]
+        ]
         expected = surprise["probabilities"][place]
         assert [one["chance"] for one in shown] == pytest.approx(expected, abs=1e-5)
         texts = page.locator("#likeliest .chance").all_inner_texts()
-        assert [float(text.strip("< %")) for text in texts] == pytest.approx([100 * p for p in expected], abs=0.06)
+        assert [float(text.strip("< %")) for text in texts] == pytest.approx(
+            [100 * p for p in expected], abs=0.06
+        )
     content = page.locator("#surprise .content").inner_text()
     assert f"{surprise['mean']:.3f} bits" in content
     assert f"{surprise['sum']:,.0f} bits" in content
@@ -109,7 +113,9 @@ def test_a_place_of_the_list_is_one_click_away_and_is_announced(show):
     page = show(render("inspect", figures))
     buttons = page.locator("#most button")
     assert buttons.count() == 20
-    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"]["most"]
+    assert [int(b.get_attribute("data-place")) for b in buttons.all()] == figures["surprise"][
+        "most"
+    ]
     buttons.nth(3).click()
     place = figures["surprise"]["most"][3]
     assert page.evaluate("view.cursor") == place
@@ -142,7 +148,9 @@ def test_the_text_is_coloured_by_what_is_chosen(show):
     page.locator(f"#neurons button[data-paints='{key}']").first.click()
     assert np.abs(np.array(levels(page)) - 15 * unit["values"]).max() <= 0.6
     shown = page.evaluate(f"paintings.get('{key}').value(5)")
-    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(unit["values"][5], abs=5e-3)
+    assert float(shown.split(": ")[1].replace("−", "-")) == pytest.approx(
+        unit["values"][5], abs=5e-3
+    )
 
     page.locator("#paint").select_option("any")
     page.locator("#any-array").select_option(label="layer 2, f")
@@ -238,7 +246,15 @@ def test_what_was_left_out_is_said(show):
     why = "The cell rnn has no gates."
     left_out = {
         name: {"left_out": why}
-        for name in ("surprise", "neurons", "memory", "gradients", "gates", "connectivity", "matching")
+        for name in (
+            "surprise",
+            "neurons",
+            "memory",
+            "gradients",
+            "gates",
+            "connectivity",
+            "matching",
+        )
     }
     page = show(render("inspect", inspection(TEXT, **left_out)))
     assert page.locator(".panel", has_text=why).count() == 7

@@ -137,10 +137,15 @@ def test_the_norm_by_distance_is_the_mean_of_the_lanes():
             assert found[k][i] == pytest.approx(expected, rel=1e-5)
 
 
-def test_half_distance_is_where_the_norm_stays_below_half():
-    assert half_distance(np.array([1.0, 2.0, 1.1, 0.9, 0.4])) == 3
-    assert half_distance(np.array([2.0, 0.9, 1.0, 0.9])) == 3
+def test_half_distance_is_that_of_a_steady_fall():
+    """Whatever the first value, which no step of the recurrence stands before."""
+    for distance in (0.5, 2.0, 30.0):
+        norms = 0.5 ** (np.arange(200) / distance)
+        norms[0] = 7
+        assert half_distance(norms) == pytest.approx(distance, rel=0.02)
     assert half_distance(np.array([1.0, 2.0, 3.0])) is None
+    assert half_distance(np.array([3.0, 2.0, 2.0])) is None
+    assert half_distance(np.array([3.0, 2.0, 0.0, 0.0])) is not None
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

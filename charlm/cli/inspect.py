@@ -168,12 +168,10 @@ def _print_summary(inspection: "Inspection") -> None:
 
 
 def _halved(curve: dict[str, Any]) -> str:
-    half, before = curve["half_distance"], curve["half_distance_untrained"]
+    def words(distance: float | None) -> str:
+        return "do not vanish" if distance is None else f"halve every {distance} characters"
 
-    def words(distance: int | None) -> str:
-        return "further than measured" if distance is None else f"{distance} characters back"
-
-    return f"half is lost {words(half)}; before training, {words(before)}"
+    return f"{words(curve['half_distance'])}; untrained {words(curve['half_distance_untrained'])}"
 
 
 def _units(neurons: dict[str, Any]) -> str:

@@ -25,12 +25,14 @@ from charlm.cells.base import State
 from charlm.config import ModelConfig, TrainConfig
 from charlm.data.tokenizer import Ids
 from charlm.files import ProgressCallback, no_progress
+from charlm.model.device import torch_threads
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Tensors
 
 DISTANCE = 200  # characters back
 PLACES = 32  # of a text, over which norms are averaged
 WARM_UP = 100  # characters read before
+REST = 0.01  # share of a norm at which it is taken for vanished
 WINDOWS = 4  # of the size that training used, for the norm of the whole gradient
 
 
@@ -91,22 +93,28 @@ class Gradients:
     clipping: Clipping
 
     @property
-    def half_distance(self) -> int | None:
+    def half_distance(self) -> float | None:
         """That of the output of the top layer, trained; see :func:`half_distance`."""
         top = max(flow.layer for flow in self.flows)
         return half_distance(next(flow.trained for flow in self.flows if flow.layer == top))
 
 
-def half_distance(norms: NDArray[np.float64]) -> int | None:
-    """Return the distance from which on the norm stays below half of its largest value.
+def half_distance(norms: NDArray[np.float64]) -> float | None:
+    """Return over how many characters the norm halves, in the mean.
 
-    None if it does not within the distances measured.
+    Measured from one character back, the first place behind a step of the recurrence, to where the
+    norm stays below ``REST`` of what it was there, or to the largest distance measured. None if the
+    norm does not fall.
 
-    >>> half_distance(np.array([1.0, 2.0, 1.1, 0.9, 0.4]))
-    3
+    >>> half_distance(np.array([5.0, 8.0, 4.0, 2.0, 1.0, 0.5]))
+    1.0
     """
-    last = int(np.flatnonzero(norms >= norms.max() / 2)[-1])
-    return None if last == len(norms) - 1 else last + 1
+    if len(norms) < 3 or not norms[-1] < norms[1]:
+        return None
+    above = np.flatnonzero(norms >= REST * norms[1])
+    end = min(int(above[-1]) + 1, len(norms) - 1)
+    fallen = np.log2(norms[1] / max(float(norms[end]), 1e-300))
+    return round(float((end - 1) / fallen), 1)
 
 
 def measure_gradients(
@@ -131,14 +139,14 @@ def measure_gradients(
     nets[0].load_weights(weights)
     for net in nets:
         net.eval()
-    flows = []
-    for net in nets:
-        flows.append(gradient_norms(net, ids))
-        on_progress(1)
-    norms = []
-    for net in nets:
-        norms.append(whole_norms(net, ids, training))
-        on_progress(1)
+    flows, norms = [], []
+    with torch_threads(1):  # steps this small gain little from more, and wait on a busy machine
+        for net in nets:
+            flows.append(gradient_norms(net, ids))
+            on_progress(1)
+        for net in nets:
+            norms.append(whole_norms(net, ids, training))
+            on_progress(1)
     names = list(config.cell.state_shapes(config.hidden_size))
     return Gradients(
         flows=tuple(

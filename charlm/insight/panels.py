@@ -237,7 +237,7 @@ def gradients(checkpoint: Checkpoint, reading: Reading, progress: Progress) -> d
     return found
 
 
-def _flows(measured: Any, half_distance: Callable[[Any], int | None]) -> dict[str, Any]:
+def _flows(measured: Any, half_distance: Callable[[Any], float | None]) -> dict[str, Any]:
     clipping = measured.clipping
     return {
         "distances": list(range(len(measured.flows[0].trained))),
