@@ -116,7 +116,10 @@ class Comparison:
         texts, _ = find_texts(paths)
         for text in texts:
             if text.exists() and not is_regular_file(text):
-                raise CorpusError(f"{text} is not a regular file, and every run reads it anew")
+                raise CorpusError(
+                    f"{text} is not a regular file, and every run reads its text anew: write it to "
+                    "a file first"
+                )
         machine = Machine.find(ComputeConfig.from_dict(part(settings, ComputeConfig.names())))
         if machine.processes.size > 1:
             raise ConfigError("a comparison is computed by one process: leave torchrun out")
