@@ -121,15 +121,17 @@ def measure(
     if prompt:
         ids = tokenizer.encode(first + prompt if end is not None else prompt)
         after_prompt = scoring.read(engine, ids)
-    ids = tokenizer.encode(text)
-    comparison.document["measured"][member.backbone] = {
-        "of": _identity(comparison, member),
-        "prompt": prompt,
-        "sample": _sample(engine, found, after_prompt),
-        "generating_chars_per_second": _generating_speed(engine, start),
-        "memory": _memory(engine, ids, start, on_progress),
-        "gradients": _gradients(found, ids, on_progress),
-    }
+    known = comparison.document["measured"].get(member.backbone)
+    if not (_is_whole(known) and known["of"] == _identity(comparison, member)):
+        ids = tokenizer.encode(text)
+        known = {
+            "of": _identity(comparison, member),
+            "generating_chars_per_second": _generating_speed(engine, start),
+            "memory": _memory(engine, ids, start, on_progress),
+            "gradients": _gradients(found, ids, on_progress),
+        }
+    sample = {"prompt": prompt, "sample": _sample(engine, found, after_prompt)}
+    comparison.document["measured"][member.backbone] = known | sample
 
 
 def effort(text: str) -> int:
