@@ -91,6 +91,16 @@ def test_a_finished_comparison_prints_its_table_again(run, monkeypatch):
     assert json.loads(out) == json.loads(Path("all/compare.json").read_text())
 
 
+def test_another_prompt_is_continued_without_measuring_again(run, monkeypatch):
+    assert run(*COMMAND, "--backbones", "gru")[0] == 0
+    first = json.loads(Path("all/compare.json").read_text())["measured"]["gru"]
+    monkeypatch.setattr(figures, "measure_memory", None)
+    assert run(*COMMAND, "--backbones", "gru", "--prompt", "abc")[0] == 0
+    found = json.loads(Path("all/compare.json").read_text())["measured"]["gru"]
+    assert (found["prompt"], found["memory"]) == ("abc", first["memory"])
+    assert found["sample"] != first["sample"]
+
+
 def test_stopped_and_continued_it_ends_as_one_that_was_not(run, monkeypatch):
     config = CompareConfig(backbones="rnn,gru")
     compared(config, out="straight")

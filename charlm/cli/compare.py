@@ -199,6 +199,7 @@ class ComparisonBar:
 def _print_start(comparison: "Comparison") -> None:
     """Tell what all runs have in common, and where they go."""
     from charlm.data.text_files import listed
+    from charlm.training.comparison_plan import model_config
 
     document = comparison.document
     text, common = document["text"], document["common"]
@@ -209,9 +210,13 @@ def _print_start(comparison: "Comparison") -> None:
         f"{listed(comparison.texts)}: {text['characters']:,} characters, "
         f"{text['symbols']:,} symbols",
     )
-    for backbone, own in document["models"].items():
-        model = common | own
-        print_fact("model", f"{backbone}, {model['num_layers']} x {model['hidden_size']} units")
+    for own in document["models"].values():
+        model = model_config(document, own)
+        print_fact(
+            "model",
+            f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+            f"{model.num_parameters(text['symbols']):,} parameters",
+        )
     budget = next(unit for unit in ("minutes", "steps", "epochs") if unit in common)
     print_fact(
         "training",

@@ -109,14 +109,7 @@ class Comparison:
                 run in it; nothing has then been written.
         """
         paths = [Path(file) for file in files]
-        if not paths:
-            raise CorpusError("no text file was given")
-        for path in paths if out is None else (*paths, Path(out)):
-            check_name(path)
-        texts, _ = find_texts(paths)
-        for text in texts:
-            if text.exists() and not is_regular_file(text):
-                raise CorpusError(f"{text} is not a regular file, and every run reads it anew")
+        texts, notices = _find_texts(paths, out)
         machine = Machine.find(ComputeConfig.from_dict(part(settings, ComputeConfig.names())))
         if machine.processes.size > 1:
             raise ConfigError("a comparison is computed by one process: leave torchrun out")
@@ -129,6 +122,7 @@ class Comparison:
             if document is None:
                 document = begun(found, config, settings, machine)
                 document["text"]["files"] = [str(text) for text in texts]
+                document["notices"] = [*notices, *document["notices"]]
                 undo.callback((folder / JSON).unlink, missing_ok=True)
             else:
                 _check_same(folder, document, found, config, settings)
@@ -260,6 +254,22 @@ class Comparison:
         if self.started is not None:
             self.started.run_dir.release()
         self.run_dir.release()
+
+
+def _find_texts(paths: list[Path], out: PathLike | None) -> tuple[list[Path], list[str]]:
+    """Return the text files that paths stand for, and lines that tell what was left out."""
+    if not paths:
+        raise CorpusError("no text file was given")
+    for path in paths if out is None else (*paths, Path(out)):
+        check_name(path)
+    texts, notices = find_texts(paths)
+    for text in texts:
+        if text.exists() and not is_regular_file(text):
+            raise CorpusError(
+                f"{text} is not a regular file, and every run reads its text anew: write it to a "
+                "file first"
+            )
+    return texts, notices
 
 
 def _folder(text: Path, out: PathLike | None, fingerprint: str) -> Path:

@@ -69,7 +69,7 @@ def begun(
         "diverged": {},
         "measured": {},
     }
-    plain = [_model_config(document, _own(name, settings)) for name in names]
+    plain = [model_config(document, _own(name, settings)) for name in names]
     document["target"] = max(one.num_parameters(tokenizer.vocab_size) for one in plain)
     once = budget == "minutes" and train.minutes < SHORT
     common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, once)
@@ -81,7 +81,8 @@ def _own(backbone: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"backbone": backbone} | part(settings, CELLS[backbone].names())
 
 
-def _model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
+def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
+    """Return the model with what all have in common and these settings of its own."""
     settings = document["common"] | own
     return ModelConfig.from_dict(part(settings, (*ModelConfig.names(), *option_names())))
 
@@ -115,7 +116,7 @@ def extend(document: Document, config: CompareConfig, settings: dict[str, Any]) 
             continue
         document["backbones"].append(name)
         own = _own(name, settings)
-        model = _model_config(document, own)
+        model = model_config(document, own)
         if config.equal == "parameters":
             model = sized(model, document["target"], vocab_size)
             own["hidden_size"] = model.hidden_size

@@ -72,26 +72,25 @@ def _ranking(
     """Return whether the best backbone is better than the next one, and sentences on that."""
     loss = statistics.mean(ours)
     gap = statistics.mean(theirs) - loss
-    first = f"{best} has the lowest loss, {loss:.4f} nats per character"
+    lowest = f"{best} has the lowest loss, {loss:.4f} nats per character"
     if min(len(ours), len(theirs)) < 2:
         which = "larger" if gap > USUAL_NOISE else "not larger"
         return None, [
-            f"{first}; {following} is {gap:.4f} above it.",
+            f"{lowest}; {following} is {gap:.4f} above it.",
             f"One seed cannot tell differences smaller than about {USUAL_NOISE} nats, by which "
             f"trainings usually differ that differ in the seed alone; this one is {which}. "
             "--seeds 3 measures the noise.",
         ]
     bound = noise(ours, theirs)
     clear = gap > bound
-    what = (
-        f"is more than the noise: {best} is better here"
-        if clear
-        else "is within the noise: these trainings do not tell the two apart"
-    )
+    if clear:
+        first = f"{best} is better than {following} here, by more than the noise"
+    else:
+        first = f"These trainings do not tell {best} and {following} apart"
     quantile = T_QUANTILES[min(len(ours), len(theirs), len(T_QUANTILES) + 1) - 2]
     return clear, [
-        f"{first} in the mean of {len(ours)} seeds.",
-        f"{following} is {gap:.4f} above it, which {what}.",
+        f"{first}.",
+        f"{lowest} in the mean of {len(ours)} seeds, and {following} is {gap:.4f} above it.",
         f"The noise is {bound:.4f} nats: {quantile:g} times the standard error of the difference "
         "of the two means (Student's t), which seeds alone exceed in one of twenty comparisons.",
     ]
