@@ -65,7 +65,7 @@ class RunDir:
         name = (stem.strip(".") and stem) or "text"  # of a file called ..txt
         for number in itertools.count(1):
             folder = Path("checkpoints") / (name if number == 1 else f"{name}-{number}")
-            if not folder.exists() or (folder.is_dir() and not _holds_something(folder)):
+            if not folder.exists() or (folder.is_dir() and checkpoints.is_unused(folder)):
                 with contextlib.suppress(ConfigError):  # another process was faster
                     return cls._claim(folder)
         raise AssertionError
@@ -80,7 +80,7 @@ class RunDir:
         make_folder(path)
         try:
             run_dir = cls.open(path)
-            if _holds_something(path):
+            if not checkpoints.is_unused(path):
                 run_dir.release()
                 raise ConfigError(
                     f"run folder {path} is there already and not empty: choose another with "
@@ -165,11 +165,3 @@ class RunDir:
     def _check(self) -> None:
         if self.lock is not None:
             self.lock.check()
-
-
-def _holds_something(folder: Path) -> bool:
-    """Return whether there is anything in a folder but what an interrupted start has left."""
-    leftovers = set(folder.glob(TEMPORARY))
-    if id_cache.is_cache(folder):
-        leftovers |= {folder / id_cache.IDS, folder / id_cache.FACTS}
-    return any(path not in leftovers for path in folder.iterdir())
