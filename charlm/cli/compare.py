@@ -30,7 +30,7 @@ from charlm.cli.progress import (
     thousands,
 )
 from charlm.cli.repeat import cell_flags
-from charlm.cli.terminal import Stop, columns_of, printable, say
+from charlm.cli.terminal import BarStream, Stop, columns_of, printable, say
 from charlm.cli.train import reading_bar, silence_all_but_the_first
 from charlm.config import CompareConfig, ComputeConfig, ModelConfig, TrainConfig
 from charlm.files import as_path, shell_command
@@ -157,7 +157,8 @@ class ComparisonBar:
         self.minutes = comparison.document["common"].get("minutes")
         self.where = ""
         self.validation_loss: float | None = None
-        self.bar = share_bar()
+        self.stream = BarStream(sys.stderr)
+        self.bar = share_bar(self.stream)
 
     def __enter__(self) -> "ComparisonBar":
         return self
@@ -193,7 +194,7 @@ class ComparisonBar:
         found = self.figures(self.comparison, member)
         self.seconds.append(found.get("seconds", 0.0))
         text = found["diverged"] or f"{both(found['nats'], 4)} in {clock(found['seconds'])}"
-        self.bar.write(printable(f"{found['run']}  {text}"), file=sys.stderr)
+        self.bar.write(printable(f"{found['run']}  {text}"), file=self.stream)
 
 
 def _print_start(comparison: "Comparison") -> None:

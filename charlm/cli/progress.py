@@ -11,8 +11,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.terminal import columns_of, printable, say
+from charlm.cli.parser import as_flag
+from charlm.cli.terminal import BarStream, columns_of, printable, say
 from charlm.config import TrainConfig
+from charlm.errors import written
 from charlm.files import as_path, shell_command
 from charlm.keywords import SampleSettings
 
@@ -59,11 +61,11 @@ class ProgressBar:
 
             self.bar = tqdm(
                 total=self.total, initial=self.done, desc=self.what, unit=self.unit,
-                unit_scale=True, dynamic_ncols=True, leave=False,
+                unit_scale=True, dynamic_ncols=True, leave=False, file=BarStream(sys.stderr),
             )  # fmt: skip
 
 
-def share_bar() -> "tqdm[Any]":
+def share_bar(stream: BarStream) -> "tqdm[Any]":
     """Return a bar for the share of a time that has passed, with a text behind it."""
     from tqdm import tqdm
 
@@ -72,7 +74,7 @@ def share_bar() -> "tqdm[Any]":
         bar_format="|{bar}|{desc}",
         dynamic_ncols=True,
         disable=None,  # off where stderr is not a terminal
-        file=sys.stderr,
+        file=stream,
     )
 
 
@@ -84,7 +86,8 @@ class TrainingBar:
         self.validation_loss = run.trainer.counters.best_loss
         self.sampled_at = -math.inf
         self.sample_seconds = 0.0
-        self.bar = share_bar()
+        self.stream = BarStream(sys.stderr)
+        self.bar = share_bar(self.stream)
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -98,7 +101,7 @@ class TrainingBar:
             self.validation_loss = progress.validation_loss
             self._write_evaluation(progress)
         if progress.decay_reason is not None:
-            self.bar.write(decay_line(progress), file=sys.stderr)
+            self.bar.write(decay_line(progress), file=self.stream)
         self.bar.set_description_str(bar_text(progress, self.validation_loss), refresh=False)
         share = progress.seconds / (progress.seconds + progress.seconds_left)
         self.bar.update(share - self.bar.n)
@@ -114,11 +117,11 @@ class TrainingBar:
         )
         began = time.monotonic()
         if SAMPLE_SHARE * (began - self.sampled_at) < self.sample_seconds:
-            self.bar.write(line, file=sys.stderr)
+            self.bar.write(line, file=self.stream)
             return
         model, tokenizer = self.run.trainer.model, self.run.trainer.dataset.tokenizer
         lm = LanguageModel(model.config, tokenizer, model.weights())
-        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=sys.stderr)
+        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=self.stream)
         self.sampled_at = time.monotonic()
         self.sample_seconds = self.sampled_at - began
 
@@ -144,7 +147,7 @@ def print_start(run: "Run") -> None:
     vocab_size = dataset.tokenizer.vocab_size
     part, held_out = trainer.evaluated_length, len(dataset.validation)
     for notice in run.notices:
-        print_fact("chosen", notice)
+        print_fact("chosen", written(notice, as_flag))
     print_fact(
         "text",
         f"{listed(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "

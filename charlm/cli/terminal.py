@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from charlm.data.unknown import UnknownCharacters
 
 
+CLEAR_LINE = "\r\033[K"  # as a terminal reads it
+
 # Seconds that a pipe on stdin may be silent until that is said, and until that is an error.
 STDIN_NOTICE, STDIN_PATIENCE = 1.0, 30.0
 
@@ -47,6 +49,18 @@ class Unfailing:
         """Flush what was written if that is possible."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
+
+
+class BarStream(Unfailing):
+    """stderr for a progress bar, which leaves the cursor at the start of its line.
+
+    A terminal shows ``^C`` where the cursor is. Behind a bar that fills the line it would go over
+    to the next one, where the bar is then drawn a second time.
+    """
+
+    def write(self, text: str) -> int:
+        """Write a text; a bar begins with a carriage return, and gets one more behind it."""
+        return super().write(f"{text}\r" if text.startswith("\r") else text)
 
 
 def say(line: str = "") -> None:
@@ -236,6 +250,7 @@ class Stop:
         self.signal = number
         with contextlib.suppress(OSError):
             if self.words[at_once]:
-                say(f"\n{self.words[at_once]}")
+                # In place of the bar and of the ^C in it; the bar is drawn anew below.
+                say(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{self.words[at_once]}")
         if at_once:
             os._exit(128 + number)  # what is half written is a temporary file, as after a kill

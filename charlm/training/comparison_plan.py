@@ -6,6 +6,7 @@ might suit one of them better; that would be another question.
 """
 
 import bisect
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -71,8 +72,8 @@ def begun(
     }
     plain = [model_config(document, _own(name, settings)) for name in names]
     document["target"] = max(one.num_parameters(tokenizer.vocab_size) for one in plain)
-    once = budget == "minutes" and train.minutes < SHORT
-    common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, once)
+    rounds = 1 if budget == "minutes" and train.minutes < SHORT else math.inf
+    common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, rounds)
     return document
 
 
@@ -88,7 +89,7 @@ def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
 
 
 def _precision(
-    models: list[ModelConfig], vocab_size: int, train: TrainConfig, machine: Machine, once: bool
+    models: list[ModelConfig], vocab_size: int, train: TrainConfig, machine: Machine, rounds: float
 ) -> str:
     """Return the precision in which all models together train fastest on this machine."""
     candidates = autotune.candidates(machine.compute, machine.device, threads=0)
@@ -101,7 +102,7 @@ def _precision(
             candidates,
             batch_size=train.batch_size,
             seq_length=train.seq_length,
-            once=once,
+            rounds=rounds,
         )
         total = {candidate: total[candidate] + seconds[candidate] for candidate in candidates}
     return autotune.clearly_fastest(total).precision
