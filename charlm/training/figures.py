@@ -32,7 +32,7 @@ from charlm.training.verdict import verdict
 MOST_HELD_OUT = 20_000  # characters of the held-out part that models are measured on
 SAMPLE = SampleConfig(length=300, temperature=0.8, seed=1)
 GENERATING_SECONDS = 1.0  # for which the speed of generating is measured
-STRETCH = 200  # characters that are timed together
+STRETCH = 50  # characters that are timed together
 GRADIENT_EFFORT = 25_000  # characters that are read in the time of a part of the gradients
 Figures = dict[str, Any]
 

@@ -11,10 +11,16 @@ function readable(text) {
   return Array.from(text, (sign) => ("\n\t".includes(sign) ? sign : visible(sign))).join("");
 }
 
-/** Return a length that was measured up to some most. */
-function within(length, most) {
-  if (most === null || most === undefined) return "–";
-  return length === null ? `> ${number(most)}` : number(length);
+/** Return the length of the context that counts, which was measured up to some most. */
+function memory(row) {
+  if (row.memory_most === null) return "–";
+  return row.memory === null ? `> ${number(row.memory_most)}` : number(row.memory);
+}
+
+/** Return over how many characters a gradient halves, if it was measured and it does. */
+function halfDistance(row) {
+  if (row.half_distance_most === null) return "–";
+  return row.half_distance === null ? "never" : number(row.half_distance, 1);
 }
 
 /** Add a chart to a panel, or why there is none. */
@@ -46,9 +52,8 @@ function showVerdict() {
     ["characters read in training", (row) => number(row.characters)],
     ["characters a second, training", (row) => number(row.training_chars_per_second)],
     ["characters a second, generating", (row) => number(row.generating_chars_per_second)],
-    ["characters of context that count", (row) => within(row.memory, row.memory_most)],
-    ["gradient halves after characters",
-      (row) => within(row.half_distance, row.half_distance_most)],
+    ["characters of context that count", memory],
+    ["gradient half-distance, characters", halfDistance],
     ["runs that diverged", (row) => number(row.diverged)],
   ];
   const shown = figures.filter(([name]) => !(name === "runs that diverged"
