@@ -19,9 +19,11 @@ from pathlib import Path
 from charlm import tensor_file
 from charlm.cells import CELLS
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
+from charlm.data import file_types, id_cache
+from charlm.data.text_files import TEXT_SUFFIXES
 from charlm.data.tokenizer import CharTokenizer
-from charlm.errors import CheckpointError
-from charlm.files import PathLike, check_name, sha256
+from charlm.errors import CheckpointError, argument
+from charlm.files import TEMPORARY, PathLike, as_path, check_name, sha256, shell_command
 from charlm.settings import Settings, setting
 from charlm.tensor_file import Document, Shapes, Tensors
 
@@ -174,12 +176,47 @@ def locate(run: PathLike, name: str = "best") -> Path:
             if (place / f"{stem}.safetensors").is_file():
                 return place / f"{stem}.safetensors"
     if here.is_file():
+        _refuse_text(here)
         return here
     if here.is_dir() or below.is_dir():
-        raise CheckpointError(f"folder {here if here.is_dir() else below} holds no checkpoint")
+        folder = here if here.is_dir() else below
+        raise CheckpointError(f"folder {folder} holds no checkpoint{_what_to_do(folder)}")
     there = sorted(path.name for path in Path("checkpoints").glob("*/"))
     known = f"; there are: {', '.join(there)}" if there else ""
     raise CheckpointError(f"there is no run or checkpoint {str(run)!r}{known}")
+
+
+def _refuse_text(file: Path) -> None:
+    """Raise CheckpointError if a file that is given for a run is a text."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(file_types.HEAD)
+    except OSError:
+        return  # to load it is an error, which says so
+    if file_types.is_text(head):
+        command = shell_command(["charlm", "train", as_path(file)])
+        raise CheckpointError(f"{file} is a text, not a run: {command} makes a model of it")
+
+
+def _what_to_do(folder: Path) -> str:
+    """Return what to do with a folder that is given for a run and holds no checkpoint."""
+    if is_unused(folder):
+        return (
+            ": a training that is killed before its first save leaves none; begin it again with "
+            "the same command"
+        )
+    if any(path.suffix.lower() in TEXT_SUFFIXES for path in folder.iterdir()):
+        command = shell_command(["charlm", "train", as_path(folder)])
+        return f", but texts: {command} makes a model of them"
+    return ""
+
+
+def is_unused(folder: Path) -> bool:
+    """Return whether a folder is empty, but for what a start leaves that was killed."""
+    leftovers = set(folder.glob(TEMPORARY))
+    if id_cache.is_cache(folder):
+        leftovers |= {folder / id_cache.IDS, folder / id_cache.FACTS}
+    return all(path in leftovers for path in folder.iterdir())
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -232,7 +269,7 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
     if not model_only and tensor_file.kind_of(path) == MODEL:
         raise CheckpointError(
             f"{path} holds a model without its run, which cannot be resumed: begin a new run from "
-            "it with charlm train --init-from"
+            f"it with train and {argument('init_from')}"
         )
     return _load(path, (WEIGHTS,) if model_only else GROUPS)
 

@@ -70,6 +70,9 @@ def test_a_character_cut_off_at_the_end_is_an_error_that_says_how_to_mend_it(tmp
         ("naïve!".encode("latin1"), "iconv -f latin1 "),
         (gzip.compress(b"text", mtime=0), "looks like gzip: unpack"),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "looks like a PDF: .* pdftotext"),
+        (b"%PDF-1.4\n1 0 obj\n<< >>\n", "is not plain text: it looks like a PDF: .* pdftotext"),
+        (b"%!PS-Adobe-3.0\nshowpage\n", "looks like PostScript: make a text of it first"),
+        (b"{\\rtf1\\ansi text}", "looks like an RTF document: save it as plain text"),
         (b"PK\x03\x04\x14\0word/document.xml\xff", "looks like a Word document: save it"),
         (b"PK\x03\x04\x14\0a.txt\xff", "looks like a zip archive: unpack"),
         (b"one\0two", "NUL bytes, the first at offset 3: it is a binary file, or was damaged"),
@@ -78,6 +81,11 @@ def test_a_character_cut_off_at_the_end_is_an_error_that_says_how_to_mend_it(tmp
 def test_what_a_file_looks_like_is_said(tmp_path, content, message):
     with pytest.raises(CorpusError, match=message):
         read_text(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("text", ["<!doctype html>\n<p>", "<?xml?>", "% PDF", "{\\it x}", "%!x"])
+def test_what_only_resembles_a_document_is_text(tmp_path, text):
+    assert read_text(written(tmp_path, text.encode())) == text
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=4))

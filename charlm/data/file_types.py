@@ -1,4 +1,4 @@
-"""What the bytes are of a file that is not UTF-8 text, and how to make a text of it.
+"""What the bytes of a file are that is no plain text, and how to make a text of it.
 
 >>> advice(b"%PDF-1.7 ...")
 'it looks like a PDF: make a text of it first, for example with pdftotext'
@@ -8,9 +8,15 @@ import codecs
 
 HEAD = 4096  # bytes at the start of a file that tell what it is
 
-# The first bytes of a file, what it then looks like, and what to do. The first match counts.
-SIGNATURES = (
+# The first bytes of a file, what it then looks like, and what to do. Documents may hold nothing but
+# ASCII, and would pass for a text, which they are not. The first match counts.
+DOCUMENTS = (
     (b"%PDF-", "a PDF", "make a text of it first, for example with pdftotext"),
+    (b"%!PS-Adobe", "PostScript", "make a text of it first, for example with ps2ascii"),
+    (b"{\\rtf1", "an RTF document", "save it as plain text, in UTF-8"),
+)
+SIGNATURES = (
+    *DOCUMENTS,
     (b"\x1f\x8b", "gzip", "unpack it first, with gunzip"),
     (b"BZh", "bzip2", "unpack it first, with bunzip2"),
     (b"\xfd7zXZ\0", "xz", "unpack it first, with unxz"),
@@ -49,6 +55,20 @@ def advice(head: bytes) -> str:
     if encoding:
         return f"it looks like {encoding.upper()}: {convert(encoding)}"
     return ""
+
+
+def is_document(head: bytes) -> bool:
+    """Return whether a file is a document in a format of its own, even if all of it is ASCII."""
+    return head.startswith(tuple(start for start, _, _ in DOCUMENTS))
+
+
+def is_text(head: bytes) -> bool:
+    """Return whether the first bytes of a file are UTF-8 text, which may end in a character."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(head) and "\0" not in text
 
 
 def convert(encoding: str) -> str:

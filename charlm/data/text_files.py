@@ -195,6 +195,8 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
     held = ""  # a \r at the end of a piece: the next one may begin with its \n
     for chunk in itertools.chain(chunks, [b""]):
         head = head or chunk[: file_types.HEAD]
+        if start == 0 and file_types.is_document(head):
+            raise CorpusError(f"{name} is not plain text: {file_types.advice(head)}")
         pending = len(decoder.getstate()[0])  # bytes of a character that was cut in two
         try:
             text = decoder.decode(chunk, final=not chunk)

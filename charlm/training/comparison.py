@@ -38,7 +38,7 @@ from charlm.training.comparison_plan import FORMAT, Document, begun, extend, par
 from charlm.training.progress import Progress
 from charlm.training.resume import resume
 from charlm.training.run import Machine, Run
-from charlm.training.run_dir import RunDir, holds_something, name_of
+from charlm.training.run_dir import RunDir, name_of
 from charlm.training.start import start
 
 JSON, PAGE = "compare.json", "compare.html"
@@ -279,7 +279,7 @@ def _folder(text: Path, out: PathLike | None, fingerprint: str) -> Path:
     name = f"{name_of(text)}-compare"
     for number in itertools.count(1):
         folder = Path("checkpoints") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() or (folder.is_dir() and not holds_something(folder)):
+        if not folder.exists() or (folder.is_dir() and checkpoints.is_unused(folder)):
             return folder
         document = _read(folder) if folder.is_dir() else None
         if document is not None and document["text"]["sha256"] == fingerprint:
@@ -298,7 +298,7 @@ def _claim(folder: Path, undo: contextlib.ExitStack) -> RunDir:
     make_folder(folder)
     run_dir = RunDir.open(folder)
     undo.callback(run_dir.release)
-    if not (folder / JSON).exists() and holds_something(folder):
+    if not (folder / JSON).exists() and not checkpoints.is_unused(folder):
         raise ConfigError(
             f"folder {folder} is not empty and holds no comparison: choose another with "
             f"{argument('out')}"

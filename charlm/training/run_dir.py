@@ -64,7 +64,7 @@ class RunDir:
         name = name_of(text)
         for number in itertools.count(1):
             folder = Path("checkpoints") / (name if number == 1 else f"{name}-{number}")
-            if not folder.exists() or (folder.is_dir() and not holds_something(folder)):
+            if not folder.exists() or (folder.is_dir() and checkpoints.is_unused(folder)):
                 with contextlib.suppress(ConfigError):  # another process was faster
                     return cls._claim(folder)
         raise AssertionError
@@ -79,7 +79,7 @@ class RunDir:
         make_folder(path)
         try:
             run_dir = cls.open(path)
-            if holds_something(path):
+            if not checkpoints.is_unused(path):
                 run_dir.release()
                 raise ConfigError(
                     f"run folder {path} is there already and not empty: choose another with "
@@ -170,11 +170,3 @@ def name_of(text: Path) -> str:
     """Return the name that the run folders of a text, or of a folder of texts, begin with."""
     stem = text.resolve().name if text.is_dir() else text.stem
     return (stem.strip(".") and stem) or "text"  # of a file called ..txt
-
-
-def holds_something(folder: Path) -> bool:
-    """Return whether there is anything in a folder but what an interrupted start has left."""
-    leftovers = set(folder.glob(TEMPORARY))
-    if id_cache.is_cache(folder):
-        leftovers |= {folder / id_cache.IDS, folder / id_cache.FACTS}
-    return any(path not in leftovers for path in folder.iterdir())
