@@ -38,6 +38,20 @@ def argument(name: str, value: object = None) -> str:
     return f"\0{name}\0" if value is None else f"\0{name}={value}\0"
 
 
+def as_keyword(name: str, value: str | None) -> str:
+    """Return an argument of a message as Python writes it: ``batch_size`` or ``batch_size=2``."""
+    return f"{name}={value}" if value else name
+
+
+def written(message: str, write: Callable[[str, str | None], str] = as_keyword) -> str:
+    """Return a message with each argument as ``write`` writes its name and its value.
+
+    >>> written(f"lower {argument('batch_size')}")
+    'lower batch_size'
+    """
+    return ARGUMENT.sub(lambda found: write(found[1], found[2]), message)
+
+
 class CharlmError(Exception):
     """The base of all errors that a user can cause and fix.
 
@@ -47,11 +61,11 @@ class CharlmError(Exception):
 
     def __init__(self, message: str):
         self.message = message
-        super().__init__(self.written(lambda name, value: f"{name}={value}" if value else name))
+        super().__init__(written(message))
 
     def written(self, write: Callable[[str, str | None], str]) -> str:
-        """Return the message with each argument as ``write`` writes its name and its value."""
-        return ARGUMENT.sub(lambda found: write(found[1], found[2]), self.message)
+        """Return the message as :func:`written` does."""
+        return written(self.message, write)
 
 
 class ConfigError(CharlmError, ValueError):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.config import ModelConfig, TrainConfig
-from charlm.errors import ConfigError
+from charlm.errors import ConfigError, argument
 from charlm.training.presets import (
     BY_EPOCHS,
     BY_LENGTH,
@@ -91,7 +91,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
     for config in (model, train):
         for name, value in config.to_dict().items():
             if value != getattr(type(config)(), name):
-                assert f" {name} {value}" in notices[0]
+                assert argument(name, value) in notices[0]
 
 
 @pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])

@@ -21,7 +21,7 @@ from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data import unknown
 from charlm.errors import ConfigError
 from charlm.files import is_regular_file
-from charlm.settings import BOUNDS, Settings, field_type
+from charlm.settings import BOUNDS, Settings, field_type, nearest
 from charlm.suggestions import nearest_flag, nearest_verb
 
 EXAMPLES = """\
@@ -68,6 +68,14 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong, and exit with status 2."""
         message = message if len(message) <= 1000 else f"{message[:1000]} ..."
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices, with the nearest one."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += nearest(value, action.choices or ())
+            raise
 
 
 def load_cells(words: Sequence[str]) -> None:
@@ -149,7 +157,7 @@ def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, ar
     """Return the verb of a command line and its arguments; wrong usage exits with status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] == "help":
-        words = [*words[1:2], "--help"]
+        words = [*(word for word in words if word != "help"), "--help"]
     load_cells(words)
     top, parsers = make_parser(verbs)
     if words[0].startswith("-"):
@@ -280,6 +288,8 @@ def flag_of(name: str) -> str:
 
 def as_flag(name: str, value: str | None = None) -> str:
     """Return the flag of a setting, with a value behind it if one is given."""
+    if value in ("True", "False"):
+        return as_flags({name: value == "True"})[0]
     return flag_of(name) if value is None else f"{flag_of(name)} {value}"
 
 

@@ -63,7 +63,8 @@ def choose_configs(
     """Return the configs to train with on a text, and lines that tell what was chosen.
 
     What the user gave stays. The rest follows the tables above, but for what the cell has no use
-    for; lanes and windows that would not fit into a very short text are halved until they do.
+    for; lanes and windows that would not fit into a very short text are halved until they do. The
+    lines are for ``errors.written``.
 
     Args:
         num_characters: the length of the whole text.
@@ -104,13 +105,15 @@ def choose_configs(
     items = is_list if given.get("items") is None else given["items"]
     if is_list and items and not given.get("items"):
         notices.append(
-            f"a list of {lines:,} items: each is learned by itself, in random order; --no-items "
-            "learns it as one text"
+            f"a list of {lines:,} items: each is learned by itself, in random order; "
+            f"{argument('items', False)} learns it as one text"
         )
     if not model.has_recurrent_parameters:
         chosen.pop("weight_drop", None)
         if model.weight_drop:
-            notices.append(f"weight_drop has no effect: {model.backbone} has no recurrent matrix")
+            notices.append(
+                f"{argument('weight_drop')} has no effect: {model.backbone} has no recurrent matrix"
+            )
     if (
         "validation_fraction" not in given
         and num_characters * asked.validation_fraction > MOST_HELD_OUT
@@ -122,7 +125,7 @@ def choose_configs(
     elif "batch_size" not in given:
         chosen["batch_size"] = items_at_a_time(num_characters, lines, sizes)
     if chosen:
-        words = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        words = ", ".join(argument(name, value) for name, value in chosen.items())
         notices.insert(0, f"for a text of {num_characters:,} characters: {words}")
     settings = chosen | given | ({"items": True} if items else {})
     return _model_config(settings), TrainConfig(**_part(TrainConfig, settings)), notices
