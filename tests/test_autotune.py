@@ -21,6 +21,14 @@ def test_every_way_to_train_is_timed():
     assert all(0 < value < 10 for value in seconds.values())
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_no_more_rounds_are_done_than_are_asked_for(monkeypatch, rounds):
+    done, forward = [], CharLM.forward
+    monkeypatch.setattr(CharLM, "forward", lambda *a: done.append(a) or forward(*a))
+    autotune.seconds_per_window(CharLM(tiny_config(), V), CANDIDATES, **SIZES, rounds=rounds)
+    assert len(CANDIDATES) <= len(done) <= rounds * len(CANDIDATES)
+
+
 def unable(monkeypatch):
     """Let this CPU be one that cannot train in bfloat16."""
     forward = CharLM.forward

@@ -9,6 +9,7 @@ from conftest import QUICK, assert_same_run, metrics, words
 
 from charlm import checkpoint as checkpoints
 from charlm.api import load
+from charlm.data.dataset import Dataset
 from charlm.data.text_files import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
 from charlm.training import autotune
@@ -74,6 +75,16 @@ def test_a_run_can_be_resumed_from_its_first_moment_on(workplace):
     start(["text.txt"], out="killed at once", **QUICK)
     trained(resume("killed at once"))
     assert_same_run("straight", "killed at once")
+
+
+def test_the_windows_of_a_text_are_made_once(workplace, monkeypatch):
+    """Of a list of millions of lines that takes a second."""
+    made, original = [], Dataset.stream
+    monkeypatch.setattr(Dataset, "stream", lambda *args: made.append(args) or original(*args))
+    trained(start(["text.txt"], out="run", **QUICK))
+    assert len(made) == 1
+    trained(resume("run", steps=7))
+    assert len(made) == 2
 
 
 def test_save_every_saves_between_evaluations(workplace):

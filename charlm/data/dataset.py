@@ -60,21 +60,14 @@ class Dataset:
         Raises:
             CorpusError: if either part holds fewer than two characters, or no item.
         """
+        end = line_end(tokenizer) if items else None
         if items:
-            end = line_end(tokenizer)
             parts = split_items(tokenizer.decode(ids), validation_fraction)
             train, validation = map(tokenizer.encode, parts)
-            return cls(
-                tokenizer=tokenizer,
-                train=train,
-                validation=validation,
-                fingerprint=fingerprint,
-                characters=len(ids),
-                files=files,
-                line_end=end,
-            )
-        cut = training_length(len(ids), validation_fraction)
-        for name, part in (("training", ids[:cut]), ("validation", ids[cut:])):
+        else:
+            cut = training_length(len(ids), validation_fraction)
+            train, validation = ids[:cut], ids[cut:]
+        for name, part in (("training", train), ("validation", validation)):
             if len(part) < 2:
                 raise CorpusError(
                     f"the {name} part of a text of {len(ids)} characters holds {len(part)} with a "
@@ -83,11 +76,12 @@ class Dataset:
                 )
         return cls(
             tokenizer=tokenizer,
-            train=ids[:cut],
-            validation=ids[cut:],
+            train=train,
+            validation=validation,
             fingerprint=fingerprint,
             characters=len(ids),
             files=files,
+            line_end=end,
         )
 
     def stream(self, config: TrainConfig) -> Stream:

@@ -44,7 +44,7 @@ def seconds_per_window(
     *,
     batch_size: int,
     seq_length: int,
-    once: bool = False,
+    rounds: float = math.inf,
 ) -> dict[Compute, float]:
     """Return how long a window takes in training, forward and backward.
 
@@ -57,7 +57,7 @@ def seconds_per_window(
         model: the model, on its device; it is left as it is.
         candidates: what to time.
         batch_size, seq_length: the size of the window.
-        once: do one round only, to see what this machine can do, not how fast.
+        rounds: the most of them; one shows what this machine can do, not how fast.
 
     Returns:
         Seconds for each candidate; infinity where this machine cannot (some CPUs raise an error on
@@ -75,7 +75,8 @@ def seconds_per_window(
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():
-        if turn and (once or time.perf_counter() - start > (0.5 if turn >= 3 else 2.0)):
+        elapsed = time.perf_counter() - start
+        if turn >= rounds or (turn and elapsed > (0.5 if turn >= 3 else 2.0)):
             break
         for candidate in best:
             if turn and best[candidate] > HOPELESS * min(best.values()):
@@ -118,7 +119,7 @@ def fastest(
     *,
     batch_size: int,
     seq_length: int,
-    once: bool = False,
+    rounds: float = math.inf,
 ) -> tuple[Compute, float]:
     """Return the fastest way to train ``model``, and how many seconds a window takes.
 
@@ -129,26 +130,26 @@ def fastest(
         compute: what the user has chosen.
         model: on the device to train on.
         batch_size, seq_length: the size of a window.
-        once: time one window of each only, the first one.
+        rounds: the most windows of each that are timed.
 
     Raises:
         ConfigError: if this machine cannot train in any of these ways.
     """
     device = next(model.parameters()).device
 
-    def measured(candidates: list[Compute], **options: bool) -> dict[Compute, float]:
+    def measured(candidates: list[Compute]) -> dict[Compute, float]:
         return seconds_per_window(
-            model, candidates, batch_size=batch_size, seq_length=seq_length, **options
+            model, candidates, batch_size=batch_size, seq_length=seq_length, rounds=rounds
         )
 
     counts = [0] if compute.threads is None else [compute.threads]
     if compute.threads is None and device.type == "cpu":
         counts = [count for count in thread_counts() if cores_are_free(count)]
         counts = counts if model.config.hidden_size <= SMALL else counts[:1]
-    seconds = measured(candidates(compute, device, threads=counts[0]), once=once)
+    seconds = measured(candidates(compute, device, threads=counts[0]))
     best = clearly_fastest(seconds)
     if others := [best._replace(threads=count) for count in counts[1:]]:
-        seconds |= measured(others, once=once)
+        seconds |= measured(others)
         best = min([best, *others], key=seconds.__getitem__)
     return best, seconds[best]
 
@@ -163,7 +164,7 @@ def clearly_fastest(seconds: dict[Compute, float]) -> Compute:
 
 
 def reference_speed(
-    vocab_size: int, device: torch.device, compute: ComputeConfig, *, once: bool = False
+    vocab_size: int, device: torch.device, compute: ComputeConfig, *, rounds: float = math.inf
 ) -> float:
     """Return how many characters a second this machine trains the model of ``REFERENCE`` with.
 
@@ -171,12 +172,14 @@ def reference_speed(
         vocab_size: the number of symbols (V).
         device: where to compute.
         compute: what the user has chosen.
-        once: time one window only, as for a run that is short itself.
+        rounds: the most windows that are timed; for a run that is short itself it is one.
     """
     model_config, config = REFERENCE
     model = CharLM(model_config, vocab_size).to(device)
     if compute.precision == "float16" and device.type == "cpu":
         compute = replace(compute, precision="auto")  # REFERENCE is an LSTM: no float16 on CPUs
     batch_size, seq_length = config.batch_size, config.seq_length
-    _, seconds = fastest(compute, model, batch_size=batch_size, seq_length=seq_length, once=once)
+    _, seconds = fastest(
+        compute, model, batch_size=batch_size, seq_length=seq_length, rounds=rounds
+    )
     return batch_size * seq_length / seconds

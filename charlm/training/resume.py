@@ -81,6 +81,7 @@ def resume(
         trainer, _ = tuned_trainer(
             model,
             dataset,
+            dataset.stream(config),
             config,
             replace(machine, compute=_compute_so_far(machine.compute, found)),
             free_threads=free,

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ import torch
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import ComputeConfig, TrainConfig
+from charlm.data.batches import Stream
 from charlm.data.dataset import Dataset
 from charlm.errors import CheckpointError, DivergenceError, ProcessError
 from charlm.files import as_path, shell_command
@@ -36,7 +38,7 @@ class Run:
     Attributes:
         run_dir: where the checkpoints and the metrics are.
         trainer: what computes.
-        notices: one line for each thing that was chosen for the user.
+        notices: one line for each thing that was chosen for the user, for ``errors.written``.
     """
 
     def __init__(self, run_dir: RunDir, trainer: Trainer, notices: Iterable[str] = ()):
@@ -187,6 +189,7 @@ class Machine:
 def tuned_trainer(
     model: CharLM,
     dataset: Dataset,
+    stream: Stream,
     config: TrainConfig,
     machine: Machine,
     *,
@@ -196,22 +199,25 @@ def tuned_trainer(
     """Return a trainer that computes in the fastest way, and the seconds of a step.
 
     Args:
-        model, dataset, config: what to train.
+        model, dataset, stream, config: what to train.
         machine: where; the number of threads that it names is kept, or the first one.
         free_threads: whether their number may follow the load.
         record: see :class:`Trainer`.
     """
     processes = machine.processes
-    batch_size, seq_length = dataset.stream(config).window(0).inputs.shape  # as they will be
+    batch_size, seq_length = stream.window(0).inputs.shape  # as they will be
     nothing_to_choose = machine.compute.threads is not None and machine.compute.precision != "auto"
+    # No more windows are timed than will be trained.
+    rounds = 1 if nothing_to_choose else config.total_steps or math.inf
     found = autotune.fastest(
-        machine.compute, model, batch_size=batch_size, seq_length=seq_length, once=nothing_to_choose
+        machine.compute, model, batch_size=batch_size, seq_length=seq_length, rounds=rounds
     )
     (precision, threads), seconds = processes.broadcast(found)
     trainer = Trainer(
         model,
         dataset,
         config,
+        stream=stream,
         precision=precision,
         threads=threads,
         processes=processes,

@@ -13,6 +13,7 @@ from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint, Counters
 from charlm.config import ComputeConfig, ModelConfig, TrainConfig
 from charlm.data import id_cache
+from charlm.data.batches import Stream
 from charlm.data.dataset import Dataset
 from charlm.data.text_files import Survey, find_texts, survey, text_reader
 from charlm.data.tokenizer import CharTokenizer
@@ -73,7 +74,7 @@ def start(
     base = None if init_from is None else _base(init_from, settings)
     with contextlib.ExitStack() as undo:
         run_dir = _create(paths[0], out, machine.processes, undo)
-        dataset, model_config, config, notices = _prepare(
+        dataset, stream, model_config, config, notices = _prepare(
             texts, settings, base, run_dir.path, machine, on_progress
         )
         notices = left_out + notices
@@ -84,6 +85,7 @@ def start(
         trainer, seconds = tuned_trainer(
             model,
             dataset,
+            stream,
             config,
             machine,
             free_threads=machine.compute.threads is None,
@@ -91,8 +93,8 @@ def start(
             init_sha256="" if base is None else base.weights_sha256(),
         )
         if machine.compute.precision == "auto" and machine.device.type == "cpu":
-            chosen = trainer.precision
-            notices.append(f"precision by a short measurement; --precision {chosen} repeats it")
+            again = argument("precision", trainer.precision)
+            notices.append(f"precision by a short measurement; {again} repeats it")
         if config.steps is None:  # in minutes
             left = 60 * config.minutes - (time.monotonic() - began)
             notices += _plan_time(trainer, seconds / machine.processes.size, left)
@@ -123,7 +125,7 @@ def _prepare(
     folder: Path,
     machine: Machine,
     on_progress: ProgressCallback,
-) -> tuple[Dataset, ModelConfig, TrainConfig, list[str]]:
+) -> tuple[Dataset, Stream, ModelConfig, TrainConfig, list[str]]:
     """Read the text and choose the settings; return them with lines that tell what was chosen."""
     if base is not None:
         settings = _own_settings(base) | settings
@@ -145,11 +147,10 @@ def _prepare(
         tuple(map(str, paths)),
         items=bool(model_config.items),
     )
-    # Refuses sizes that the text does not fill, before they are tried on a model.
-    stream = dataset.stream(config)
+    stream = dataset.stream(config)  # refuses sizes that the text does not fill
     if config.epochs is not None:
         config = replace(config, steps=config.epochs * stream.windows_per_epoch, epochs=None)
-    return dataset, model_config, config, notices
+    return dataset, stream, model_config, config, notices
 
 
 def choose_settings(
@@ -181,7 +182,10 @@ def choose_settings(
     readable = None
     if config.steps is None and config.epochs is None:
         speed = autotune.reference_speed(
-            tokenizer.vocab_size, machine.device, machine.compute, once=config.minutes < SHORT
+            tokenizer.vocab_size,
+            machine.device,
+            machine.compute,
+            rounds=1 if config.minutes < SHORT else math.inf,
         )
         readable = processes.broadcast(60 * config.minutes * speed) * processes.size
     return tokenizer, *choose(vocab_size=tokenizer.vocab_size, readable=readable)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from charlm.cells.base import State
 from charlm.checkpoint import Checkpoint, Counters, Source, Stage
 from charlm.config import PRECISIONS, TrainConfig
-from charlm.data.batches import IGNORED
+from charlm.data.batches import IGNORED, Stream
 from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError, DivergenceError, argument
 from charlm.evaluation.loss import evaluate
@@ -46,6 +46,7 @@ class Trainer:
         model: the language model, on the device to train on.
         dataset: the text.
         config: how to train.
+        stream: the windows of the dataset, if they are made already.
         precision: one of ``config.PRECISIONS``.
         threads: of torch, 0 for as many as it would.
         init_from, init_sha256: the run whose weights ``model`` has, if any, for the record.
@@ -66,6 +67,7 @@ class Trainer:
         dataset: Dataset,
         config: TrainConfig,
         *,
+        stream: Stream | None = None,
         precision: str = "float32",
         threads: int = 0,
         init_from: str = "",
@@ -93,7 +95,7 @@ class Trainer:
         self.in_float16 = precision == "float16" or (
             precision == "bfloat16" and self.device.type == "cuda"
         )
-        self.stream = dataset.stream(config)
+        self.stream = dataset.stream(config) if stream is None else stream
         self.optimizer = make_optimizer(model, config)
         self.generator = torch.Generator(self.device)
         self.state: State = self._initial_state()
