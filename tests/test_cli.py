@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes, signals and pipes, and every bad input."""
 
+import io
 import itertools
 import json
 import os
@@ -22,6 +23,7 @@ from charlm.cli import VERBS, progress
 from charlm.cli.parser import make_parser
 from charlm.config import TrainConfig
 from charlm.data.downloads import SAMPLE_TEXTS
+from charlm.files import TEMPORARY
 from charlm.training import presets
 from charlm.training.progress import Progress
 from charlm.training.run import Run
@@ -175,7 +177,7 @@ BAD = [
     (["generate", "pickle.safetensors"], "is a pickle"),
     (["evaluate", LSTM, "one.txt"], "has none to score"),
     (["evaluate", LSTM, "empty.txt"], "is empty"),
-    (["info", "text.txt"], "is not a checkpoint"),
+    (["info", "text.txt"], "text.txt is a text, not a run: charlm train text.txt makes a model"),
     (["resume", LSTM], "is a checkpoint without its run"),
     (["resume", "run", "--steps", "-4"], "--steps must be at least 1"),
     (["resume", "run"], "is finished"),
@@ -193,6 +195,29 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, command, message):
     one_line(status, out, err, expected=1)
     assert message in err
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["generate", "score", "evaluate", "info", "overlap", "resume"])
+def test_a_text_in_the_place_of_a_run_is_named_as_what_it_is(run, verb):
+    Path("texts").mkdir()
+    shutil.copy("text.txt", "texts")
+    files = ["text.txt"] if verb in ("score", "evaluate", "overlap") else []
+    for place in ("text.txt", "texts"):
+        status, out, err = run(verb, place, *files)
+        one_line(status, out, err, expected=1)
+        assert f": charlm train {place} makes a model of " in err
+
+
+def test_a_run_that_was_killed_before_its_first_save_is_begun_again(run):
+    Path("killed").mkdir()
+    for leftover in ("", TEMPORARY.replace("*", "0123")):
+        if leftover:
+            Path("killed", leftover).write_bytes(b"half")
+        status, out, err = run("resume", "killed")
+        one_line(status, out, err, expected=1)
+        assert "killed before its first save leaves none; begin it again with the same" in err
+    assert run(*quick("--out", "killed"))[0] == 0
+    assert run("resume", "killed", "--steps", 7)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -224,7 +249,8 @@ def test_wrong_usage_is_one_line_and_exit_2(run, command):
         ("train text.txt --seq-len 3", "--seq-length"), ("train text.txt --clip 3", "--grad-clip"),
         ("train text.txt --output x", "--out"), ("train text.txt --hiden-size 3", "--hidden-size"),
         ("generate x --temp 1", "--temperature"), ("generate x --n 2", "--num-samples"),
-        ("score x --lines", "--by-line"),
+        ("score x --lines", "--by-line"), ("help genrate", "generate"),
+        ("corpus englsh", "'english'"), ("train text.txt --backbone lstn", "'lstm'"),
     ],
 )  # fmt: skip
 def test_an_unknown_word_brings_the_one_that_was_meant(run, command, suggestion):
@@ -248,8 +274,8 @@ def test_an_argument_too_many_is_named(run):
 
 
 def test_help_alone_and_of_a_verb(run):
-    assert run() == run("help") == run("--help")
-    assert run("help", "train") == run("train", "--help")
+    assert run() == run("help") == run("help", "help") == run("--help")
+    assert run("help", "train") == run("help", "help", "train") == run("train", "--help")
     one_line(*run("help", "nothing"), expected=2)
 
 
@@ -331,6 +357,43 @@ def test_a_signal_saves_and_says_how_to_go_on(run, monkeypatch, number, status, 
     assert f"saved at step {step}; continue with: charlm resume stopped" in err.splitlines()
     assert run("resume", "stopped")[0] == run(*quick("--out", "straight"))[0] == 0
     assert_same_run("straight", "stopped")
+
+
+class Terminal(io.StringIO):
+    """A terminal of 80 columns that shows what is written to it."""
+
+    def isatty(self):
+        return True
+
+    def screen(self):
+        lines, column = [""], 0
+        for piece in re.findall(r"\x1b\[K|.", self.getvalue(), re.DOTALL):
+            if piece == "\r":
+                column = 0
+            elif piece == "\x1b[K":
+                lines[-1] = lines[-1][:column]
+            else:
+                if piece == "\n" or column == 80:
+                    lines.append("")
+                    column = 0
+                if piece != "\n":
+                    lines[-1] = lines[-1][:column] + piece + lines[-1][column + 1 :]
+                    column += 1
+        return [line.rstrip() for line in lines]
+
+
+def test_ctrl_c_leaves_one_bar_on_the_screen(run, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (80, 24))
+    monkeypatch.setattr(os, "kill", lambda *_: (terminal.write("^C"), signal.raise_signal(2)))
+    signal_at(monkeypatch, signal.SIGINT, 4)
+    assert run(*quick("--out", "run"))[0] == 130
+    lines = terminal.screen()
+    place = lines.index("stopping after this step; once more to stop at once")
+    assert lines[place + 1].startswith("|")
+    assert lines[place + 2 :] == ["saved at step 4; continue with: charlm resume run", ""]
+    assert [line for line in lines if line.startswith(("|", "C", "^C"))] == [lines[place + 1]]
 
 
 def test_a_signal_in_the_last_step_lets_the_run_end(run, monkeypatch):

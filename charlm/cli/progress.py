@@ -11,8 +11,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from charlm.cli.parser import as_flag
 from charlm.cli.terminal import columns_of, printable, say
 from charlm.config import TrainConfig
+from charlm.errors import written
 from charlm.files import as_path, shell_command
 from charlm.keywords import SampleSettings
 
@@ -144,7 +146,7 @@ def print_start(run: "Run") -> None:
     vocab_size = dataset.tokenizer.vocab_size
     part, held_out = trainer.evaluated_length, len(dataset.validation)
     for notice in run.notices:
-        print_fact("chosen", notice)
+        print_fact("chosen", written(notice, as_flag))
     print_fact(
         "text",
         f"{listed(dataset.files)}: {dataset.characters:,} characters, {vocab_size:,} symbols; "

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from charlm.data.unknown import UnknownCharacters
 
 
+CLEAR_LINE = "\r\033[K"  # as a terminal reads it
+
 # Seconds that a pipe on stdin may be silent until that is said, and until that is an error.
 STDIN_NOTICE, STDIN_PATIENCE = 1.0, 30.0
 
@@ -29,6 +31,9 @@ class Unfailing:
     """A text stream that loses what it cannot write.
 
     A training must not end because its terminal is gone, or because the disk behind stderr is full.
+
+    Behind a progress bar it leaves the cursor at the start of the line. A terminal shows ``^C`` where
+    the cursor is, and behind a bar that fills the line that would go over to the next one.
     """
 
     def __init__(self, stream: TextIO):
@@ -38,9 +43,9 @@ class Unfailing:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write a text if that is possible."""
+        """Write a text if that is possible; a bar begins with a carriage return."""
         with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+            self._stream.write(f"{text}\r" if text.startswith("\r") else text)
         return len(text)
 
     def flush(self) -> None:
@@ -236,6 +241,7 @@ class Stop:
         self.signal = number
         with contextlib.suppress(OSError):
             if self.words[at_once]:
-                say(f"\n{self.words[at_once]}")
+                # In place of the bar and of the ^C in it; the bar is drawn anew below.
+                say(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{self.words[at_once]}")
         if at_once:
             os._exit(128 + number)  # what is half written is a temporary file, as after a kill

@@ -99,10 +99,11 @@ def train_to_end(run: "Run", cell_files: list[str]) -> int:
         "stopping after this step; once more to stop at once",
         f"stopped at once, at the last save; {again}",
     )
-    with stopping as stop, TrainingBar(run) as bar:
+    with stopping as stop:
         try:
-            for progress in run.progress(lambda: stop.signal is not None):
-                bar.show(progress)
+            with TrainingBar(run) as bar:
+                for progress in run.progress(lambda: stop.signal is not None):
+                    bar.show(progress)
         except ProcessError as error:  # said at once: torchrun is about to end this process too
             sys.stderr = sys.__stderr__ or sys.stderr  # the one that speaks may be the one gone
             complain(error)
