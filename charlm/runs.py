@@ -7,7 +7,6 @@ run by the tests.
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from charlm.api import LanguageModel, load
@@ -17,6 +16,7 @@ from charlm.config import (
     TrainConfig,
     option_names,
 )
+from charlm.errors import written
 from charlm.evaluation.result import Evaluation
 from charlm.files import PathLike, as_files, check_callback, check_path
 from charlm.keywords import ComputeSettings, TrainSettings
@@ -63,10 +63,9 @@ def train(
     require_torch()
     from charlm.training.start import start
 
-    own = ["files", "out", "init_from", "on_progress", "on_evaluation", "verbose"]
     configs = (ModelConfig, TrainConfig, ComputeConfig)
     known = [name for config in configs for name in config.names()]
-    refuse_unknown(settings, [*known, *option_names(), *own])
+    refuse_unknown(settings, [*known, *option_names(), *(train.__kwdefaults__ or ())])
     for path, what in ((out, "out"), (init_from, "init_from")):
         if path is not None:
             check_path(path, what)
@@ -82,6 +81,7 @@ def resume(
     steps: int | None = None,
     minutes: float | None = None,
     decay_steps: int | None = None,
+    decay_plan: str | None = None,
     learning_rate: float | None = None,
     on_progress: "TrainingCallback | None" = None,
     on_evaluation: "TrainingCallback | None" = None,
@@ -101,6 +101,7 @@ def resume(
         steps: a new total of steps, also of a finished run.
         minutes: a new total of minutes, in place of steps.
         decay_steps: how many steps at the new end the learning rate falls in.
+        decay_plan: in its place, how the fall was planned, see ``TrainConfig``.
         learning_rate: a new peak of the learning rate.
         on_progress, on_evaluation, verbose: see :func:`train`.
         compute: any field of ``ComputeConfig``.
@@ -111,9 +112,7 @@ def resume(
     require_torch()
     from charlm.training import resume as stopped
 
-    own = ["run", "text", "steps", "minutes", "decay_steps", "learning_rate"]
-    own += ["on_progress", "on_evaluation", "verbose"]
-    refuse_unknown(compute, [*ComputeConfig.names(), *own])
+    refuse_unknown(compute, [*ComputeConfig.names(), *(resume.__kwdefaults__ or ())])
     check_path(run, "the run")
     _check_callbacks(on_progress, on_evaluation)
     continued = stopped.resume(
@@ -122,6 +121,7 @@ def resume(
         steps=steps,
         minutes=minutes,
         decay_steps=decay_steps,
+        decay_plan=decay_plan,
         learning_rate=learning_rate,
         **compute,
     )
@@ -160,25 +160,14 @@ def evaluate(
     """
     require_torch()
     from charlm.data.text_files import find_texts
-    from charlm.evaluation.baselines import baselines
-    from charlm.evaluation.dynamic import evaluate_dynamic
-    from charlm.evaluation.loss import evaluate
-    from charlm.evaluation.texts import text_to_score
-    from charlm.model.device import find_device
-    from charlm.model.language_model import CharLM
+    from charlm.evaluation.texts import evaluate_checkpoint, text_to_score
 
     lm = run if isinstance(run, LanguageModel) else load(run)
-    found = lm.checkpoint
     several = None if files is None else find_texts(as_files(files))[0]
-    past, text = text_to_score(found, several, held_out=held_out)
-    text = lm.readable(text)
-    ids = lm.tokenizer.encode(text)
-    model = CharLM(found.model_config, found.tokenizer.vocab_size)
-    model.load_weights(found.weights)
-    model.to(find_device(ComputeConfig(device=device).device))
-    result = evaluate(model, ids, line_end=lm.engine.line_end)
-    adapted = evaluate_dynamic(model, ids) if dynamic else None
-    return replace(result, dynamic=adapted, baselines=baselines(past, text))
+    past, text = text_to_score(lm.checkpoint, several, held_out=held_out)
+    return evaluate_checkpoint(
+        lm.checkpoint, past, lm.readable(text), dynamic=dynamic, device=device
+    )
 
 
 def _check_callbacks(on_progress: object, on_evaluation: object) -> None:
@@ -199,7 +188,7 @@ def _train_to_end(
         if verbose and run.trainer.processes.first:
             print(text, file=sys.stderr)
 
-    show("\n".join([*run.notices, f"run {run.folder}"]))
+    show("\n".join([*map(written, run.notices), f"run {run.folder}"]))
     # Closed at once, whatever a callback raises: else its traceback would keep the folder locked.
     with contextlib.closing(run.progress()) as steps:
         for progress in steps:

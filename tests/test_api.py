@@ -11,6 +11,9 @@ from conftest import DATA, QUICK, ROOT, assert_same_run, one_line
 
 import charlm
 from charlm import checkpoint as checkpoints
+from charlm.cli import VERBS
+from charlm.cli.parser import make_parser
+from charlm.config import ComputeConfig
 
 LSTM = DATA / "golden-lstm.safetensors"
 
@@ -205,6 +208,13 @@ def test_verbose_tells_of_each_evaluation_on_stderr(workplace, capsys):
     charlm.resume("text", steps=8)
     assert capsys.readouterr() == ("", "")
     assert lm.generate(length=3)
+
+
+def test_resume_takes_from_python_what_it_takes_on_the_command_line():
+    flags = {action.dest for action in make_parser(VERBS)[1]["resume"]._actions}
+    arguments = set(inspect.signature(charlm.resume).parameters) | set(ComputeConfig.names())
+    of_python = {"on_progress", "on_evaluation", "verbose", "compute"}
+    assert arguments - of_python == flags - {"help", "cell_file"}
 
 
 def test_evaluate_returns_what_the_verb_prints(run):

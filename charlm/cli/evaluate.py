@@ -56,44 +56,34 @@ def run(arguments: Namespace) -> int:
     from charlm.model import require_torch
 
     require_torch()
-    from charlm import checkpoint as checkpoints
-    from charlm.data.items import line_end
-    from charlm.data.unknown import UnknownCharacters
-    from charlm.evaluation.baselines import MOST_TEXT, baselines
-    from charlm.evaluation.dynamic import evaluate_dynamic
-    from charlm.evaluation.loss import evaluate
-    from charlm.evaluation.texts import text_to_score
-    from charlm.model.device import find_device
-    from charlm.model.language_model import CharLM
+    from charlm import api
+    from charlm.evaluation.baselines import MOST_TEXT
+    from charlm.evaluation.texts import evaluate_checkpoint, text_to_score
 
-    found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
-    past, text = text_to_score(found, text_files(arguments.files), held_out=arguments.held_out)
-    unknown = UnknownCharacters(
-        found.tokenizer.vocabulary, arguments.unknown, has_symbol=found.tokenizer.unknown
-    )
-    text = unknown.replace(text)
-    say_unknown(unknown)
-    source_name = "the held-out part" if arguments.held_out else "the text"
-    ids = found.tokenizer.encode(text, source=source_name)
-    model = CharLM(found.model_config, found.tokenizer.vocab_size)
-    model.load_weights(found.weights)
-    compute = ComputeConfig(**given(arguments, ["device"]))
-    model.to(find_device(compute.device))
-    end = line_end(found.tokenizer) if found.model_config.items else None
-    result, dynamic = evaluate(model, ids, line_end=end), None
-    if arguments.dynamic:
-        with ProgressBar(result.characters, "learning") as bar:
-            dynamic = evaluate_dynamic(model, ids, on_progress=bar.update)
+    lm = api.load(arguments.run, unknown=arguments.unknown)
+    files = text_files(arguments.files)
+    past, text = text_to_score(lm.checkpoint, files, held_out=arguments.held_out)
+    text = lm.readable(text)
+    say_unknown(lm.unknown)
+    with ProgressBar(len(text) * (2 if arguments.dynamic else 1), "evaluating") as bar:
+        result = evaluate_checkpoint(
+            lm.checkpoint,
+            past,
+            text,
+            source="the held-out part" if arguments.held_out else "the text",
+            dynamic=arguments.dynamic,
+            on_progress=bar.update,
+            **given(arguments, ["device"]),
+        )
     if arguments.json:
-        result = replace(result, dynamic=dynamic, baselines=baselines(past, text))
         print(json.dumps(result.to_dict()))
         return 0
-    print("bits/char  nats/char  perplexity", flush=True)  # baselines take seconds on a long text
-    for name, bits in baselines(past, text).items():
+    print("bits/char  nats/char  perplexity")
+    for name, bits in result.baselines.items():
         _print_row(replace(result, nats_per_char=bits * math.log(2)), name)
     _print_row(result, "this model")
-    if dynamic is not None:
-        _print_row(dynamic, "this model, learning from what it has read")
+    if result.dynamic is not None:
+        _print_row(result.dynamic, "this model, learning from what it has read")
     print(f"{result.characters:,} characters scored")
     if result.items is not None:
         print(f"{result.items:,} items, {result.nats_per_item:.4f} nats each")

@@ -17,6 +17,7 @@ from charlm.data.items import Rows, batches_by_length
 from charlm.data.tokenizer import Ids
 from charlm.errors import CorpusError, DivergenceError, argument
 from charlm.evaluation.result import Evaluation
+from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import read_chunked
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Floats
@@ -37,6 +38,7 @@ def evaluate(
     line_end: int | None = None,
     batch_size: int = 32,
     seq_length: int = 256,
+    on_progress: ProgressCallback = no_progress,
 ) -> Evaluation:
     """Score the text ``ids`` (N,) with ``model``, in float32 and without dropout.
 
@@ -49,6 +51,7 @@ def evaluate(
             given those of its item.
         batch_size: the most chunks read side by side; fewer on a text that is short.
         seq_length: characters read at a time; fewer with a vocabulary that is large.
+        on_progress: progress callback, told the number of characters read; some are read twice.
 
     Raises:
         CorpusError: if there is nothing to score.
@@ -58,12 +61,12 @@ def evaluate(
     if count < 1:
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
     most = max(1, MOST_LOGITS // (batch_size * model.head.out_features))
-    reader = _ModelReader(model, ids, min(seq_length, most))
+    reader = _ModelReader(model, ids, min(seq_length, most), on_progress)
     was_training = model.training
     model.eval()
     try:
         if line_end is not None:
-            return _evaluate_items(model, Rows.of(ids, line_end), seq_length)
+            return _evaluate_items(model, Rows.of(ids, line_end), seq_length, on_progress)
         nats, _ = read_chunked(reader, count, reader.initial_state(1), batch_size=batch_size)
     finally:
         model.train(was_training)
@@ -76,7 +79,9 @@ def _checked(result: Evaluation) -> Evaluation:
     return result
 
 
-def _evaluate_items(model: CharLM, rows: Rows, seq_length: int) -> Evaluation:
+def _evaluate_items(
+    model: CharLM, rows: Rows, seq_length: int, on_progress: ProgressCallback
+) -> Evaluation:
     """Score every item of a list by itself, in the initial state, those of one length together."""
     device = next(model.parameters()).device
     nats = 0.0
@@ -93,6 +98,7 @@ def _evaluate_items(model: CharLM, rows: Rows, seq_length: int) -> Evaluation:
                 reduction="none",
             )
             nats += losses.double().sum().item()
+        on_progress(int(rows.lengths[items].sum()))
     characters = int(rows.lengths.sum())
     return _checked(Evaluation(nats / characters, characters, len(rows.lengths)))
 
@@ -103,10 +109,11 @@ class _ModelReader:
     See ``chunked.Reader``.
     """
 
-    def __init__(self, model: CharLM, ids: Ids, seq_length: int):
+    def __init__(self, model: CharLM, ids: Ids, seq_length: int, on_progress: ProgressCallback):
         self.model = model
         self.ids = ids
         self.seq_length = seq_length
+        self.on_progress = on_progress
         self.device = next(model.parameters()).device
 
     def initial_state(self, batch_size: int) -> State:
@@ -125,6 +132,7 @@ class _ModelReader:
                 logits.flatten(0, 1), self._at(places + 1).flatten(), reduction="none"
             )
             nats[:, offset : offset + width] = losses.view(places.shape).cpu().numpy()
+            self.on_progress(places.size)
         return nats, tuple(s.cpu().numpy() for s in now)
 
     def _at(self, places: np.ndarray) -> Tensor:

@@ -1,12 +1,21 @@
-"""What an evaluation reads: the text to score, and what comes before it."""
+"""What an evaluation reads, the text to score and what comes before it, and all of its figures."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from charlm.checkpoint import Checkpoint
+from charlm.config import ComputeConfig
 from charlm.data.dataset import find_training_part, split_text
+from charlm.data.items import line_end
 from charlm.data.text_files import fingerprint, read_text
 from charlm.errors import CorpusError
-from charlm.files import PathLike, is_regular_file
+from charlm.evaluation.baselines import baselines
+from charlm.evaluation.dynamic import evaluate_dynamic
+from charlm.evaluation.loss import evaluate
+from charlm.evaluation.result import Evaluation
+from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
+from charlm.model.device import find_device
+from charlm.model.language_model import CharLM
 
 
 def text_to_score(
@@ -58,3 +67,41 @@ def _own_text(checkpoint: Checkpoint) -> str:
         names = ", ".join(source.files)
         raise CorpusError(f"{names} is not the text of the model any more: name a text")
     return text
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    past: str,
+    text: str,
+    *,
+    source: str = "the text",
+    dynamic: bool = False,
+    device: str = "auto",
+    on_progress: ProgressCallback = no_progress,
+) -> Evaluation:
+    """Return how well a model predicts a text, and what is reached without one.
+
+    Args:
+        checkpoint: the model.
+        past: what the baselines read before the text, see :func:`text_to_score`.
+        text: what is scored, all but its first character.
+        source: what an error calls the text.
+        dynamic: also let a copy of the model learn from the text as it reads.
+        device: where to compute, a ``device`` of ``ComputeConfig``.
+        on_progress: progress callback, told the number of characters read; with ``dynamic`` all are
+            read once more.
+
+    Raises:
+        TokenError: for a character that the model does not know.
+        ConfigError: if the device is not there, or dynamic evaluation does not go with the model.
+        CorpusError: if there is nothing to score.
+        DivergenceError: if the model's predictions are NaN or infinite.
+    """
+    ids = checkpoint.tokenizer.encode(text, source=source)
+    model = CharLM(checkpoint.model_config, checkpoint.tokenizer.vocab_size)
+    model.load_weights(checkpoint.weights)
+    model.to(find_device(ComputeConfig(device=device).device))
+    end = line_end(checkpoint.tokenizer) if checkpoint.model_config.items else None
+    result = evaluate(model, ids, line_end=end, on_progress=on_progress)
+    adapted = evaluate_dynamic(model, ids, on_progress=on_progress) if dynamic else None
+    return replace(result, dynamic=adapted, baselines=baselines(past, text))
