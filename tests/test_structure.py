@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DATA, ROOT
+from conftest import DATA, QUICK_FLAGS, ROOT
 
 import charlm
 
@@ -129,6 +129,14 @@ def test_writing_and_scoring_import_no_torch(command):
     loaded = loaded_after(code)
     assert "torch" not in loaded
     assert "numpy" in loaded
+
+
+def test_training_does_not_import_the_compiler_of_torch(workplace):
+    """Which nothing uses; the first step would wait for it as long as for torch itself."""
+    words = ["train", str(workplace / "text.txt"), "--out", str(workplace / "run"), *QUICK_FLAGS]
+    loaded = loaded_after(f"from charlm.cli import main\nassert main({words!r}) == 0")
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded
 
 
 def test_all_names_the_public_names():

@@ -3,12 +3,21 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from charlm.cells.base import State
 from charlm.config import ModelConfig
 from charlm.model.device import torch_threads
 from charlm.model.layers import Backbone, locked_dropout
+
+
+class _Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """Draw nothing: :class:`CharLM` does, with a generator of its own."""
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Draw nothing: :class:`CharLM` does, with a generator of its own."""
 
 
 class CharLM(nn.Module):
@@ -33,9 +42,9 @@ class CharLM(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.embedding = skip_init(nn.Embedding, vocab_size, config.embedding_size)
+        self.embedding = _Embedding(vocab_size, config.embedding_size)
         self.backbone = Backbone(config, implementation)
-        self.head = skip_init(nn.Linear, config.hidden_size, vocab_size)
+        self.head = _Linear(config.hidden_size, vocab_size)
         if config.tie_weights:
             self.head.weight = self.embedding.weight
         with torch_threads(1):  # the last bits of an orthogonal matrix depend on their number

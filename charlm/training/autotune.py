@@ -18,6 +18,7 @@ from charlm.config import PRECISIONS, ComputeConfig
 from charlm.errors import ConfigError, argument
 from charlm.model.device import autocast, torch_threads
 from charlm.model.language_model import CharLM
+from charlm.training.optim import AdamW
 from charlm.training.presets import REFERENCE
 from charlm.training.threads import cores_are_free, thread_counts
 
@@ -71,7 +72,7 @@ def seconds_per_window(
     best = dict.fromkeys(candidates, math.inf)
     model = copy.deepcopy(model)
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    optimizer = AdamW(model.parameters(), lr=0.0, fused=True)
     ids = torch.zeros(batch_size, seq_length, dtype=torch.int64, device=device)
     start = time.perf_counter()
     for turn in itertools.count():

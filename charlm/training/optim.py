@@ -1,5 +1,6 @@
 """The optimizer, and the learning rate step by step."""
 
+import inspect
 import itertools
 import math
 from typing import Any
@@ -30,7 +31,32 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * left)
 
 
-class SGDW(torch.optim.SGD):
+# The methods of torch.optim import torch's compiler when they are first called. It is not used, and
+# its import takes as long as that of torch. What their decorators have wrapped does without.
+_adamw_step = inspect.unwrap(torch.optim.AdamW.step)
+_sgd_step = inspect.unwrap(torch.optim.SGD.step)
+
+
+class _Uncompiled(torch.optim.Optimizer):
+    """An optimizer that does not import the compiler."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class AdamW(_Uncompiled, torch.optim.AdamW):
+    """AdamW; weight decay is decoupled.
+
+    Source: Loshchilov and Hutter (2019), arXiv:1711.05101, algorithm 2.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Do one update."""
+        return _adamw_step(self, closure)
+
+
+class SGDW(_Uncompiled, torch.optim.SGD):
     """SGD with momentum and decoupled weight decay.
 
     torch's own adds the decay to the gradient, from where it goes on through the momentum. Here the
@@ -48,7 +74,7 @@ class SGDW(torch.optim.SGD):
                 parameter.mul_(1 - group["lr"] * decay)
             group["weight_decay"] = 0.0
         try:
-            return super().step(closure)
+            return _sgd_step(self, closure)
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
@@ -69,6 +95,4 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     ]
     if config.optimizer == "sgd":
         return SGDW(groups, lr=config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
-    )
+    return AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
