@@ -1,10 +1,12 @@
 """Several processes train what one would, and nothing of a run depends on how many they were."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -55,16 +57,27 @@ def test_alone_all_of_it_does_nothing():
     assert torch.equal(alone.gather(tensor, 1), tensor)
 
 
-def together(*words):
-    """Run a command as two processes, with the variables that torchrun sets; return its stderr."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def together(*commands):
+    """Run commands as two processes, with the variables that torchrun sets; return their stderr."""
+    program = """
+        import os, sys
+        from charlm.cli import main
+        for port, command in {commands!r}:
+            os.environ["MASTER_PORT"] = port
+            assert main(command) == 0
+    """
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in commands]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = [str(one.getsockname()[1]) for one in free]
+    pairs = list(zip(ports, commands, strict=True))
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "charlm", *words], stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", textwrap.dedent(program).format(commands=pairs)],
             env=os.environ | variables | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE, text=True,
         )
         for rank in "01"
     ]  # fmt: skip
@@ -76,9 +89,9 @@ def together(*words):
 
 def test_two_processes_do_what_one_does_and_resume_each_others_checkpoints(workplace):
     assert main(["train", "text.txt", "--out", "one", *FLAGS]) == 0
-    assert "done     in " in together("train", "text.txt", "--out", "two", *FLAGS)
+    err = together(["train", "text.txt", "--out", "two", *FLAGS], ["resume", "one", "--steps", "9"])
+    assert err.count("done     in ") == 2
     assert main(["resume", "two", "--steps", "9"]) == 0
-    together("resume", "one", "--steps", "9")
     one, two = metrics("one"), metrics("two")
     assert len(one) == len(two) == 5
     for a, b in zip(one, two, strict=True):
