@@ -29,7 +29,8 @@ def test_the_benchmark_of_generation_ends_with_its_figures():
     program = BENCHMARKS / "bench_generation.py"
     found = last_line(program, "--rounds", 1, "--seconds", 0.01, "--only", "gru-128")
     row = found["results"]["gru-128"]
-    assert min(row["ratio_1"], row["ratio_64"], row["share_of_limit"]) > 0
+    assert min(row["ratio_1"], row["ratio_64"]) > 0
+    assert 0 <= row["share_of_limit"] < 2  # on a busy machine it is rounded to nothing
     assert found["results"]["first character"]["megabytes"] < 100
 
 

@@ -425,7 +425,7 @@ def test_an_empty_name_is_wrong_usage(run, command):
 
 def test_closed_streams_are_one_line_or_nothing(workplace):
     quick = " ".join(QUICK_FLAGS)
-    for closed in (">&-", "<&- >&- 2>&-", "2>/dev/full"):
+    for closed in (">&- 2>/dev/full", "<&- >&- 2>&-"):
         out = f"run-{len(list(Path().iterdir()))}"
         done = charlm_process("train", "text.txt", quick, "--out", out, shell=closed)
         assert done.returncode == 0, (closed, done)

@@ -93,6 +93,18 @@ def expect(process, status, words):
         raise LostError(f"status {found}, not {status} with {words!r}: {err[-2000:]}")
 
 
+def step_of(run):
+    """Return the step that a run was last saved at, -1 before the first save."""
+    latest = run / "latest.safetensors"
+    return checkpoints.load_head(latest).counters.step if latest.exists() else -1
+
+
+def let_train(process, run, step):
+    """Wait until a run is saved at a step, or its process has ended, on a machine of any load."""
+    while process.poll() is None and step_of(run) < step:
+        time.sleep(0.01)
+
+
 def attack_with_links(run, rng):
     """Links lie in wait for what a resume writes; what they lead to must stay as it is."""
     precious = run.parent / "precious"
@@ -100,7 +112,9 @@ def attack_with_links(run, rng):
     names = [".latest.safetensors.tmp", ".metrics.jsonl.tmp", TEMPORARY.replace("*", "0" * 16)]
     for name in names:
         (run / name).symlink_to(precious)
-    stop(start("resume", run), (signal.SIGTERM,), rng.uniform(1, 3))
+    process, step = start("resume", run), step_of(run)
+    let_train(process, run, step + rng.choice([1, 2, 9]))
+    stop(process, (signal.SIGTERM,), 0)
     for name in names:
         (run / name).unlink(missing_ok=True)
     if precious.read_text() != "precious":
@@ -163,7 +177,9 @@ def attack_by_a_full_disk(run, rng):
 def attack_by_closed_streams(run, rng):
     """Some of the standard streams are closed."""
     closed = rng.choice([(0,), (1,), (2,), (0, 1, 2)])
-    stop(start("resume", run, closed=closed), (signal.SIGTERM,), rng.uniform(1, 3))
+    process, step = start("resume", run, closed=closed), step_of(run)
+    let_train(process, run, step + rng.choice([1, 2, 9]))
+    stop(process, (signal.SIGTERM,), 0)
 
 
 ATTACKS = [
@@ -250,7 +266,6 @@ def soak(folder, kills, attacks, steps, rng, say):
     status, err = finish(process)
     if status != 0:
         raise LostError(f"the run that is not stopped ended with {status}: {err}")
-    training = time.monotonic() - began - first
     expected = contents(straight)
     while counts["SIGKILL"] < kills or counts["attacks"] < attacks:
         run = folder / f"run-{counts['runs']}"
@@ -268,9 +283,12 @@ def soak(folder, kills, attacks, steps, rng, say):
                     raise LostError(f"a resumed run ended with {status}: {err}")
                 break
             way = rng.choice(WAYS)
-            early = rng.random() < 0.2  # before anything was trained in this sitting
-            delay = rng.uniform(0, first) if early else first + rng.uniform(-0.2, 0.2) * training
-            if stop(process, way, max(0.0, delay)) == 0:
+            if rng.random() < 0.2:  # before anything was trained in this sitting
+                delay = rng.uniform(0, first)
+            else:
+                let_train(process, run, rng.randint(step, steps))
+                delay = rng.uniform(0, 0.02)  # a few steps, which all are saved
+            if stop(process, way, delay) == 0:
                 break  # it was through
             counts["stops"] += 1
             counts["+".join(number.name for number in way)] += 1
