@@ -51,7 +51,7 @@ def field_type(item: "Field[Any]") -> Any:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
+    close = get_close_matches(name, list(known), n=1, cutoff=0.7)  # by gpu nobody means cpu
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
