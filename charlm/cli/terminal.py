@@ -32,8 +32,8 @@ class Unfailing:
 
     A training must not end because its terminal is gone, or because the disk behind stderr is full.
 
-    Behind a progress bar it leaves the cursor at the start of the line. A terminal shows ``^C`` where
-    the cursor is, and behind a bar that fills the line that would go over to the next one.
+    Behind a progress bar it leaves the cursor at the start of the line. A terminal shows ``^C``
+    where the cursor is, and behind a bar that fills the line that would go over to the next one.
     """
 
     def __init__(self, stream: TextIO):

@@ -6,6 +6,7 @@ might suit one of them better; that would be another question.
 """
 
 import bisect
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from charlm.cells import CELLS
 from charlm.config import CompareConfig, ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data.text_files import Survey
-from charlm.errors import ConfigError, argument
+from charlm.errors import ConfigError, argument, written
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.run import Machine
@@ -65,14 +66,14 @@ def begun(
         "common": common,
         "models": {},
         "target": 0,
-        "notices": notices,
+        "notices": list(map(written, notices)),
         "diverged": {},
         "measured": {},
     }
     plain = [model_config(document, _own(name, settings)) for name in names]
     document["target"] = max(one.num_parameters(tokenizer.vocab_size) for one in plain)
-    once = budget == "minutes" and train.minutes < SHORT
-    common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, once)
+    rounds = 1 if budget == "minutes" and train.minutes < SHORT else train.total_steps or math.inf
+    common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, rounds)
     return document
 
 
@@ -88,7 +89,11 @@ def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
 
 
 def _precision(
-    models: list[ModelConfig], vocab_size: int, train: TrainConfig, machine: Machine, once: bool
+    models: list[ModelConfig],
+    vocab_size: int,
+    train: TrainConfig,
+    machine: Machine,
+    rounds: float,
 ) -> str:
     """Return the precision in which all models together train fastest on this machine."""
     candidates = autotune.candidates(machine.compute, machine.device, threads=0)
@@ -101,7 +106,7 @@ def _precision(
             candidates,
             batch_size=train.batch_size,
             seq_length=train.seq_length,
-            once=once,
+            rounds=rounds,
         )
         total = {candidate: total[candidate] + seconds[candidate] for candidate in candidates}
     return autotune.clearly_fastest(total).precision
