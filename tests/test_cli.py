@@ -254,6 +254,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run, command):
         ("generate x --temp 1", "--temperature"), ("generate x --n 2", "--num-samples"),
         ("score x --lines", "--by-line"), ("help genrate", "generate"),
         ("corpus englsh", "'english'"), ("train text.txt --backbone lstn", "'lstm'"),
+        ("train text.txt --device gpu", "'cuda'"), ("train x --precision bf16", "'bfloat16'"),
     ],
 )  # fmt: skip
 def test_an_unknown_word_brings_the_one_that_was_meant(run, command, suggestion):
