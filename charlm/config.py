@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from charlm.cells import CELLS, Cell, Parameter
 from charlm.errors import ConfigError, argument
-from charlm.settings import Settings, nearest, setting
+from charlm.settings import Settings, setting
+from charlm.suggestions import nearest_value
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
@@ -305,7 +306,7 @@ class CompareConfig(Settings):
                 known = ", ".join(CELLS)
                 raise ConfigError(
                     f"{argument('backbones')} must be of {known} (got {name!r})"
-                    f"{nearest(name, CELLS)}"
+                    f"{nearest_value(name, CELLS)}"
                 )
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:

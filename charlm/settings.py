@@ -12,11 +12,10 @@ import types
 import typing
 from collections.abc import Collection, Iterable
 from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, Self
 
 from charlm.errors import ConfigError, argument
-from charlm.suggestions import nearest_argument
+from charlm.suggestions import nearest_argument, nearest_value
 
 # The words of each bound, and what must hold between a value and the bound.
 BOUNDS = {
@@ -47,12 +46,6 @@ def field_type(item: "Field[Any]") -> Any:
     if isinstance(item.type, types.UnionType):
         return next(t for t in typing.get_args(item.type) if t is not type(None))
     return item.type
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
@@ -112,7 +105,7 @@ def _checked(item: "Field[Any]", value: Any) -> Any:
     rules, name = item.metadata, argument(item.name)
     if rules["choices"] is not None and value not in rules["choices"]:
         names = ", ".join(rules["choices"])
-        hint = nearest(value, rules["choices"])
+        hint = nearest_value(value, rules["choices"])
         raise ConfigError(f"{name} must be one of {names} (got {value!r}){hint}")
     for rule, (words, holds) in BOUNDS.items():
         if rules[rule] is not None and not holds(value, rules[rule]):

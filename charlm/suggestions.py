@@ -69,6 +69,14 @@ VERBS = {
     "corpus": "download fetch data texts",
 }
 
+# The values of settings, and what other programs call the same.
+VALUES = {
+    "cuda": "gpu nvidia",
+    "float32": "fp32 single",
+    "bfloat16": "bf16",
+    "float16": "fp16 half",
+}
+
 
 def nearest_flag(word: str, flags: Collection[str]) -> str:
     """Return the words that suggest one of the flags of a verb for an unknown one, or nothing.
@@ -97,6 +105,16 @@ def nearest_verb(word: str, verbs: Collection[str]) -> str:
     '; did you mean generate?'
     """
     return _did_you_mean(word, VERBS, verbs)
+
+
+def nearest_value(word: str, values: Collection[str]) -> str:
+    """Return the words that suggest one of the values of a setting for an unknown one, or nothing.
+
+    >>> nearest_value("gpu", ["cpu", "cuda"])
+    "; did you mean 'cuda'?"
+    """
+    found = _meant(word, VALUES, values)
+    return "" if found is None else f"; did you mean {found!r}?"
 
 
 def _did_you_mean(word: str, others: dict[str, str], known: Collection[str]) -> str:

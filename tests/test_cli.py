@@ -197,11 +197,14 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, command, message):
     assert sorted(Path().rglob("*")) == before
 
 
-@pytest.mark.parametrize("verb", ["generate", "score", "evaluate", "info", "overlap", "resume"])
+TAKING_RUNS = ["generate", "score", "evaluate", "info", "inspect", "overlap", "resume"]
+
+
+@pytest.mark.parametrize("verb", TAKING_RUNS)
 def test_a_text_in_the_place_of_a_run_is_named_as_what_it_is(run, verb):
     Path("texts").mkdir()
     shutil.copy("text.txt", "texts")
-    files = ["text.txt"] if verb in ("score", "evaluate", "overlap") else []
+    files = [] if verb in ("generate", "info", "resume") else ["text.txt"]
     for place in ("text.txt", "texts"):
         status, out, err = run(verb, place, *files)
         one_line(status, out, err, expected=1)
@@ -251,6 +254,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run, command):
         ("generate x --temp 1", "--temperature"), ("generate x --n 2", "--num-samples"),
         ("score x --lines", "--by-line"), ("help genrate", "generate"),
         ("corpus englsh", "'english'"), ("train text.txt --backbone lstn", "'lstm'"),
+        ("train text.txt --device gpu", "'cuda'"), ("train x --precision bf16", "'bfloat16'"),
     ],
 )  # fmt: skip
 def test_an_unknown_word_brings_the_one_that_was_meant(run, command, suggestion):

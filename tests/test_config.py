@@ -66,6 +66,7 @@ def test_any_value_is_taken_within_its_bounds_or_refused_with_one_line(config, v
         (TrainConfig, {"steps": True}, r"steps must be of type int"),
         (TrainConfig, {"steps": 10**400}, r"steps must fit into 64 bits"),
         (ModelConfig, {"backbone": "lstn"}, r"must be one of rnn, lstm, gru.*did you mean 'lstm'"),
+        (ComputeConfig, {"device": "gpu"}, r"\(got 'gpu'\); did you mean 'cuda'"),
         (ModelConfig, {"nonlinearity": "relu"}, r"nonlinearity does not go with backbone 'lstm'"),
         (ModelConfig, {"tie_weights": True}, r"tie_weights needs embedding_size \(128\) equal to"),
     ],

@@ -100,7 +100,7 @@ class Machine:
 
 def trainer_of(**settings):
     sizes = {"batch_size": B, "seq_length": T, "warmup_steps": 3, "eval_every": 20}
-    model = CharLM(tiny_config(), DATASET.tokenizer.vocab_size, seed=1)
+    model = CharLM(tiny_config("rnn", num_layers=1), DATASET.tokenizer.vocab_size, seed=1)
     return Trainer(model, DATASET, TrainConfig(**sizes | settings))
 
 

@@ -30,7 +30,7 @@ from charlm.cli.progress import (
     thousands,
 )
 from charlm.cli.repeat import cell_flags
-from charlm.cli.terminal import BarStream, Stop, columns_of, printable, say
+from charlm.cli.terminal import Stop, columns_of, printable, say
 from charlm.cli.train import reading_bar, silence_all_but_the_first
 from charlm.config import CompareConfig, ComputeConfig, ModelConfig, TrainConfig
 from charlm.files import as_path, shell_command
@@ -157,8 +157,7 @@ class ComparisonBar:
         self.minutes = comparison.document["common"].get("minutes")
         self.where = ""
         self.validation_loss: float | None = None
-        self.stream = BarStream(sys.stderr)
-        self.bar = share_bar(self.stream)
+        self.bar = share_bar()
 
     def __enter__(self) -> "ComparisonBar":
         return self
@@ -194,7 +193,7 @@ class ComparisonBar:
         found = self.figures(self.comparison, member)
         self.seconds.append(found.get("seconds", 0.0))
         text = found["diverged"] or f"{both(found['nats'], 4)} in {clock(found['seconds'])}"
-        self.bar.write(printable(f"{found['run']}  {text}"), file=self.stream)
+        self.bar.write(printable(f"{found['run']}  {text}"), file=sys.stderr)
 
 
 def _print_start(comparison: "Comparison") -> None:
@@ -258,8 +257,8 @@ def _print_table(table: list[dict[str, Any]]) -> None:
         "characters a second, generating": [
             _number(row["generating_chars_per_second"]) for row in table
         ],
-        "characters of context that count": [_memory(row) for row in table],
-        "gradient half-distance, characters": [_half_distance(row) for row in table],
+        "characters of context that count": [_within(row, "memory") for row in table],
+        "gradient halves after characters": [_within(row, "half_distance") for row in table],
         "runs that diverged": [str(row["diverged"]) for row in table],
     }
     if seeds == 1:
@@ -281,18 +280,11 @@ def _number(value: float | None, form: str = ",.0f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _memory(row: dict[str, Any]) -> str:
-    """Return the length of the context that counts, which was measured up to some most."""
-    if row["memory_most"] is None:
+def _within(row: dict[str, Any], name: str) -> str:
+    """Return a length that was measured up to some most."""
+    if row[f"{name}_most"] is None:
         return "-"
-    return f"> {row['memory_most']:,}" if row["memory"] is None else f"{row['memory']:,}"
-
-
-def _half_distance(row: dict[str, Any]) -> str:
-    """Return over how many characters a gradient halves, if it was measured and it does."""
-    if row["half_distance_most"] is None:
-        return "-"
-    return "never" if row["half_distance"] is None else f"{row['half_distance']:,.1f}"
+    return f"> {row[f'{name}_most']:,}" if row[name] is None else f"{row[name]:,}"
 
 
 def _print_words(document: dict[str, Any]) -> None:

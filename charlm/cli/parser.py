@@ -21,8 +21,8 @@ from charlm.config import ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data import unknown
 from charlm.errors import ConfigError
 from charlm.files import is_regular_file
-from charlm.settings import BOUNDS, Settings, field_type, nearest
-from charlm.suggestions import nearest_flag, nearest_verb
+from charlm.settings import BOUNDS, Settings, field_type
+from charlm.suggestions import nearest_flag, nearest_value, nearest_verb
 
 EXAMPLES = """\
 examples:
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += nearest(value, action.choices or ())
+            error.message += nearest_value(str(value), list(action.choices or ()))
             raise
 
 

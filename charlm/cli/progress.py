@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import as_flag
-from charlm.cli.terminal import BarStream, columns_of, printable, say
+from charlm.cli.terminal import columns_of, printable, say
 from charlm.config import TrainConfig
 from charlm.errors import written
 from charlm.files import as_path, shell_command
@@ -61,11 +61,11 @@ class ProgressBar:
 
             self.bar = tqdm(
                 total=self.total, initial=self.done, desc=self.what, unit=self.unit,
-                unit_scale=True, dynamic_ncols=True, leave=False, file=BarStream(sys.stderr),
+                unit_scale=True, dynamic_ncols=True, leave=False,
             )  # fmt: skip
 
 
-def share_bar(stream: BarStream) -> "tqdm[Any]":
+def share_bar() -> "tqdm[Any]":
     """Return a bar for the share of a time that has passed, with a text behind it."""
     from tqdm import tqdm
 
@@ -74,7 +74,7 @@ def share_bar(stream: BarStream) -> "tqdm[Any]":
         bar_format="|{bar}|{desc}",
         dynamic_ncols=True,
         disable=None,  # off where stderr is not a terminal
-        file=stream,
+        file=sys.stderr,
     )
 
 
@@ -86,8 +86,7 @@ class TrainingBar:
         self.validation_loss = run.trainer.counters.best_loss
         self.sampled_at = -math.inf
         self.sample_seconds = 0.0
-        self.stream = BarStream(sys.stderr)
-        self.bar = share_bar(self.stream)
+        self.bar = share_bar()
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -101,7 +100,7 @@ class TrainingBar:
             self.validation_loss = progress.validation_loss
             self._write_evaluation(progress)
         if progress.decay_reason is not None:
-            self.bar.write(decay_line(progress), file=self.stream)
+            self.bar.write(decay_line(progress), file=sys.stderr)
         self.bar.set_description_str(bar_text(progress, self.validation_loss), refresh=False)
         share = progress.seconds / (progress.seconds + progress.seconds_left)
         self.bar.update(share - self.bar.n)
@@ -117,11 +116,11 @@ class TrainingBar:
         )
         began = time.monotonic()
         if SAMPLE_SHARE * (began - self.sampled_at) < self.sample_seconds:
-            self.bar.write(line, file=self.stream)
+            self.bar.write(line, file=sys.stderr)
             return
         model, tokenizer = self.run.trainer.model, self.run.trainer.dataset.tokenizer
         lm = LanguageModel(model.config, tokenizer, model.weights())
-        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=self.stream)
+        self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=sys.stderr)
         self.sampled_at = time.monotonic()
         self.sample_seconds = self.sampled_at - began
 

@@ -31,6 +31,9 @@ class Unfailing:
     """A text stream that loses what it cannot write.
 
     A training must not end because its terminal is gone, or because the disk behind stderr is full.
+
+    Behind a progress bar it leaves the cursor at the start of the line. A terminal shows ``^C``
+    where the cursor is, and behind a bar that fills the line that would go over to the next one.
     """
 
     def __init__(self, stream: TextIO):
@@ -40,27 +43,15 @@ class Unfailing:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write a text if that is possible."""
+        """Write a text if that is possible; a bar begins with a carriage return."""
         with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+            self._stream.write(f"{text}\r" if text.startswith("\r") else text)
         return len(text)
 
     def flush(self) -> None:
         """Flush what was written if that is possible."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
-
-
-class BarStream(Unfailing):
-    """stderr for a progress bar, which leaves the cursor at the start of its line.
-
-    A terminal shows ``^C`` where the cursor is. Behind a bar that fills the line it would go over
-    to the next one, where the bar is then drawn a second time.
-    """
-
-    def write(self, text: str) -> int:
-        """Write a text; a bar begins with a carriage return, and gets one more behind it."""
-        return super().write(f"{text}\r" if text.startswith("\r") else text)
 
 
 def say(line: str = "") -> None:

@@ -222,7 +222,7 @@ class Comparison:
             with contextlib.closing(run.progress(stopping)) as steps:
                 yield from steps
         except DivergenceError as error:
-            self.document["diverged"][member.folder.name] = error.message.partition(";")[0]
+            self.document["diverged"][member.folder.name] = str(error).partition(";")[0]
             self.save()
 
     def _begin(self, member: Member) -> Run:

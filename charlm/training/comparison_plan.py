@@ -14,7 +14,7 @@ from typing import Any
 from charlm.cells import CELLS
 from charlm.config import CompareConfig, ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data.text_files import Survey
-from charlm.errors import ConfigError, argument
+from charlm.errors import ConfigError, argument, written
 from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.run import Machine
@@ -66,13 +66,13 @@ def begun(
         "common": common,
         "models": {},
         "target": 0,
-        "notices": notices,
+        "notices": list(map(written, notices)),
         "diverged": {},
         "measured": {},
     }
     plain = [model_config(document, _own(name, settings)) for name in names]
     document["target"] = max(one.num_parameters(tokenizer.vocab_size) for one in plain)
-    rounds = 1 if budget == "minutes" and train.minutes < SHORT else math.inf
+    rounds = 1 if budget == "minutes" and train.minutes < SHORT else train.total_steps or math.inf
     common["precision"] = _precision(plain, tokenizer.vocab_size, train, machine, rounds)
     return document
 
@@ -89,7 +89,11 @@ def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
 
 
 def _precision(
-    models: list[ModelConfig], vocab_size: int, train: TrainConfig, machine: Machine, rounds: float
+    models: list[ModelConfig],
+    vocab_size: int,
+    train: TrainConfig,
+    machine: Machine,
+    rounds: float,
 ) -> str:
     """Return the precision in which all models together train fastest on this machine."""
     candidates = autotune.candidates(machine.compute, machine.device, threads=0)
