@@ -327,7 +327,7 @@ function paintAndShow(key) {
 }
 
 function clampedText({ where, elsewhere }) {
-  const change = (value) => `${value > 0 ? "+" : ""}${number(value, 3)}`;
+  const change = (value) => (value >= 0.0005 ? "+" : "") + number(value, 3);
   return where === null ? change(elsewhere) : `${change(where)} / ${change(elsewhere)}`;
 }
 
@@ -337,7 +337,8 @@ function showMemory() {
   if (reach) marks.push({ x: reach, label: `reach ${number(reach)}` });
   if (order) marks.push({ x: order, label: `order ${number(order)}`, row: 1 });
   contentOf("memory").append(
-    element("p", { class: "figure-line" }, "The model ", element("strong", {}, report.memory.sentence), "."),
+    element("p", { class: "figure-line" },
+      "The model ", element("strong", {}, report.memory.sentence), "."),
     chart({
       title: "Loss by the length of the context",
       x: { label: "characters of context n", log: true, format: (value) => number(value) },
@@ -354,9 +355,9 @@ function showMemory() {
       marks,
     }),
     element("p", { class: "soft" },
-      `Reach is where the loss comes to within ${shortPercent(report.memory.threshold)} of that with `
-      + `all the context and stays there; order is the same for the second curve, whose ${number(shuffled.block)} `
-      + `characters before the last n are shuffled. Bands are one standard error of the difference `
+      `Reach is where the loss comes to within ${shortPercent(report.memory.threshold)} of that `
+      + `with all the context and stays there; order is the same for the second curve, whose `
+      + `${number(shuffled.block)} characters before the last n are shuffled. Bands are one standard error of the difference `
       + `to the loss with all the context.`));
 }
 
