@@ -7,7 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import BACKBONES
 from inspection import HOSTILE, HOSTILE_NAME, inspection
+from test_insight_reading import TEXT as READ
+from test_insight_reading import model
 
 from charlm.insight.matching import matches
 from charlm.insight.page import render, repr_html
@@ -242,6 +245,24 @@ def test_charts_are_read_out_by_keys_and_as_a_table(show):
     page.keyboard.press("Enter")
     assert page.locator("#paint").input_value() == "any"
     assert page.locator("#any-unit").input_value() == "1"
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_real_inspection_is_shown(show, backbone):
+    found = model(*backbone).inspect(READ, characters=1500, units=["2.h.3"])
+    page = show(found.to_html())
+    figures = found.figures
+    assert f"{figures['surprise']['mean']:.3f} bits" in page.locator("#surprise").inner_text()
+    assert figures["memory"]["sentence"] in page.locator("#memory").inner_text()
+    page.locator("#paint").select_option("2.h.3")
+    (unit,) = [one for one in figures["neurons"]["painted"] if one["index"] == 3][:1]
+    expected = 15 * unit["values"] / max(abs(unit["low"]), abs(unit["high"]))
+    assert np.abs(np.array(levels(page)) - expected).max() <= 0.6
+    codes = figures["matching"]["codes"]
+    shown = page.evaluate("matches(report.matching.codes, 100, 130)")
+    assert [one["place"] for one in shown] == [place for place, _ in matches(codes, 100, 130)]
+    for summary in page.locator("summary").all():
+        summary.click()
 
 
 def test_what_was_left_out_is_said(show):

@@ -133,7 +133,8 @@ function visibleText(text) {
 function number(value, decimals = 0) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   return value.toLocaleString("en-US",
-    { minimumFractionDigits: decimals, maximumFractionDigits: decimals }).replace("-", "−");
+    { minimumFractionDigits: decimals, maximumFractionDigits: decimals, signDisplay: "negative" })
+    .replace("-", "−");
 }
 
 /** Return a number with about three digits that count, in powers of ten where it is tiny. */

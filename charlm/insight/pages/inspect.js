@@ -280,8 +280,8 @@ function showNeurons() {
     table({ caption: "Units that follow a concept", columns, rows: concepts.flatMap(conceptRows) }),
     element("p", { class: "soft" },
       `If no unit followed any of these concepts, the chance that this table named one all the `
-      + `same would be at most ${shortPercent(rate)}: ${number(tests)} units were tested, each against `
-      + `${number(shuffles)} shuffles of the labels. Scores are those on the second half `
+      + `same would be at most ${shortPercent(rate)}: ${number(tests)} units were tested, each `
+      + `against ${number(shuffles)} shuffles of the labels. Scores are those on the second half `
       + `of the text, next to those on the first. Clamped is the change of the loss, in bits per `
       + `character, if the unit is held at its mean; for a concept that is a number (R²) it is `
       + `measured everywhere. Press a unit (layer.array.number) to paint it; one with ↓ is low `
@@ -327,17 +327,18 @@ function paintAndShow(key) {
 }
 
 function clampedText({ where, elsewhere }) {
-  const change = (value) => `${value > 0 ? "+" : ""}${number(value, 3)}`;
+  const change = (value) => (value >= 0.0005 ? "+" : "") + number(value, 3);
   return where === null ? change(elsewhere) : `${change(where)} / ${change(elsewhere)}`;
 }
 
 function showMemory() {
-  const { contexts, loss, error, full, reach, shuffled, order, threshold, sentence } = report.memory;
+  const { contexts, loss, error, full, reach, shuffled, order } = report.memory;
   const marks = [{ y: full, label: `all the context: ${number(full, 3)}` }];
   if (reach) marks.push({ x: reach, label: `reach ${number(reach)}` });
   if (order) marks.push({ x: order, label: `order ${number(order)}`, row: 1 });
   contentOf("memory").append(
-    element("p", { class: "figure-line" }, "The model ", element("strong", {}, sentence), "."),
+    element("p", { class: "figure-line" },
+      "The model ", element("strong", {}, report.memory.sentence), "."),
     chart({
       title: "Loss by the length of the context",
       x: { label: "characters of context n", log: true, format: (value) => number(value) },
@@ -354,9 +355,9 @@ function showMemory() {
       marks,
     }),
     element("p", { class: "soft" },
-      `Reach is where the loss comes to within ${shortPercent(threshold)} of that with all the context `
-      + `and stays there; order is the same for the second curve, whose ${number(shuffled.block)} `
-      + `characters before the last n are shuffled. Bands are one standard error of the difference `
+      `Reach is where the loss comes to within ${shortPercent(report.memory.threshold)} of that `
+      + `with all the context and stays there; order is the same for the second curve, whose `
+      + `${number(shuffled.block)} characters before the last n are shuffled. Bands are one standard error of the difference `
       + `to the loss with all the context.`));
 }
 
@@ -368,8 +369,7 @@ function showGradients() {
     curve.untrained && { name: `${name(curve)}, untrained`, x: distances, y: curve.untrained,
       colour: index % 8, dashed: true },
   ]).filter(Boolean);
-  const far = distances[distances.length - 1];
-  const half = (value) => (value === null ? `more than ${number(far)}` : number(value));
+  const half = (value) => (value === null ? "does not fall" : number(value, 1));
   const columns = [{ name: "state" }, { name: "trained", number: true },
     { name: "untrained", number: true }];
   contentOf("gradients").append(
@@ -380,7 +380,7 @@ function showGradients() {
       curves: drawn,
     }),
     table({
-      caption: "Half-distance: characters after which the norm stays below half of its largest value",
+      caption: "Half-distance: characters over which the norm halves, in the mean, from k = 1 on",
       columns,
       rows: curves.map((curve) => [name(curve), half(curve.half_distance),
         curve.untrained ? half(curve.half_distance_untrained) : "–"]),
@@ -397,8 +397,8 @@ function clippingOf(clipping) {
   return [
     element("h3", {}, "Clipping"),
     element("p", {},
-      `Where the gradient of all parameters is longer than ${short(bound)}, training shortens it to `
-      + `${short(bound)} and keeps its direction. Of ${norms.length} windows of this text `
+      `Where the gradient of all parameters is longer than ${short(bound)}, training shortens it `
+      + `to ${short(bound)} and keeps its direction. Of ${norms.length} windows of this text `
       + `${shortPercent(clipped)} are clipped; in the mean the step is multiplied by `
       + `${number(factor, 3)}.`),
     chart({
@@ -550,8 +550,9 @@ function showHeader() {
   const name = visibleText(model.name);
   document.title = `${name || "A model"}: what it has learned`;
   if (name) byId("name").replaceChildren("What ", element("bdi", {}, name), " has learned");
-  byId("model").textContent = `${model.backbone}, ${model.num_layers} × ${model.hidden_size} units, `
-    + `${number(model.parameters)} parameters, ${number(model.vocab_size)} characters known`;
+  const size = `${model.num_layers} × ${model.hidden_size} units`;
+  byId("model").textContent = `${model.backbone}, ${size}, ${number(model.parameters)} parameters, `
+    + `${number(model.vocab_size)} characters known`;
   const count = text.characters < text.total
     ? `${number(text.characters)} of ${number(text.total)} characters`
     : `${number(text.characters)} characters`;
