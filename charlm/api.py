@@ -157,12 +157,9 @@ class LanguageModel:
         known = [*SampleConfig.names(), "prompt", "state", "with_surprisal"]
         refuse_unknown(settings, known)
         config = seeded(SampleConfig.from_dict(dict(settings)))
-        config = replace(
-            config,
-            stop=tuple(map(self.readable, config.stop)),
-            allow=tuple(map(self.readable, config.allow)),
-        )
-        for name, texts in (("stop", config.stop), ("allow", config.allow)):
+        stop, allow = (tuple(map(self.readable, texts)) for texts in (config.stop, config.allow))
+        config = replace(config, stop=stop, allow=allow)
+        for name, texts in (("stop", stop), ("allow", allow)):
             for text in texts:  # what is not known is never drawn
                 self.tokenizer.encode(text, source=argument(name))
         vocabulary = self.tokenizer.vocabulary
@@ -207,9 +204,8 @@ class LanguageModel:
         config = replace(config, starts_with=self.readable(config.starts_with))
         self.tokenizer.encode(config.starts_with, source=argument("starts_with"))
         sampling = decoding.line_sampling(config, sampling, self.tokenizer.vocabulary)
-        drawn = self.samples(
-            f"\n{config.starts_with}", with_surprisal=with_surprisal, **sampling.to_dict()
-        )
+        start = f"\n{config.starts_with}"
+        drawn = self.samples(start, with_surprisal=with_surprisal, **sampling.to_dict())
         return decoding.Lines(drawn, config, known)
 
     def read(
@@ -243,7 +239,7 @@ class LanguageModel:
         if state is not None and text == "":
             return state
         line_start = "\n" if "\n" in self.tokenizer.vocabulary else self.tokenizer.vocabulary[0]
-        ids = self.tokenizer.encode(text or line_start, source="the prompt")
+        ids = self.tokenizer.encode(line_start if text == "" else text, source="the prompt")
         if self.config.items and state is None and text != "":  # an item begins behind a line end
             ids = np.concatenate([self.tokenizer.encode("\n"), ids])
         return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)
@@ -375,7 +371,11 @@ class LanguageModel:
         return replace(found, owner=self)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that makes this model what it computes."""
+        """Return the sha256 of all that makes this model what it computes.
+
+        >>> len(lm.fingerprint())
+        64
+        """
         return self.checkpoint.fingerprint()
 
 

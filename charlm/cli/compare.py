@@ -257,8 +257,8 @@ def _print_table(table: list[dict[str, Any]]) -> None:
         "characters a second, generating": [
             _number(row["generating_chars_per_second"]) for row in table
         ],
-        "characters of context that count": [_within(row, "memory") for row in table],
-        "gradient halves after characters": [_within(row, "half_distance") for row in table],
+        "characters of context that count": [_memory(row) for row in table],
+        "gradient half-distance, characters": [_half_distance(row) for row in table],
         "runs that diverged": [str(row["diverged"]) for row in table],
     }
     if seeds == 1:
@@ -280,11 +280,18 @@ def _number(value: float | None, form: str = ",.0f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _within(row: dict[str, Any], name: str) -> str:
-    """Return a length that was measured up to some most."""
-    if row[f"{name}_most"] is None:
+def _memory(row: dict[str, Any]) -> str:
+    """Return the length of the context that counts, which was measured up to some most."""
+    if row["memory_most"] is None:
         return "-"
-    return f"> {row[f'{name}_most']:,}" if row[name] is None else f"{row[name]:,}"
+    return f"> {row['memory_most']:,}" if row["memory"] is None else f"{row['memory']:,}"
+
+
+def _half_distance(row: dict[str, Any]) -> str:
+    """Return over how many characters a gradient halves, if it was measured and it does."""
+    if row["half_distance_most"] is None:
+        return "-"
+    return "never" if row["half_distance"] is None else f"{row['half_distance']:,.1f}"
 
 
 def _print_words(document: dict[str, Any]) -> None:
