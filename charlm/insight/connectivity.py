@@ -18,7 +18,7 @@ from charlm.model.language_model import CharLM
 from charlm.tensor_file import Floats
 
 MOST_CHARACTERS = 2000
-DEPTH = 40  # characters back
+DEPTH = 20  # characters back
 LANES = 250  # predictions at a time
 
 

@@ -29,11 +29,11 @@ from charlm.model.device import torch_threads
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Tensors
 
-DISTANCE = 200  # characters back
-PLACES = 32  # of a text, over which norms are averaged
+DISTANCE = 100  # characters back
+PLACES = 16  # of a text, over which norms are averaged
 WARM_UP = 100  # characters read before
 REST = 0.01  # share of a norm at which it is taken for vanished
-WINDOWS = 4  # of the size that training used, for the norm of the whole gradient
+WINDOWS = 2  # of the size that training used, for the norm of the whole gradient
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from charlm.inference.sampling import surprisal
 
 MOST_CONTEXT = 1000  # characters
 # Windows are read at lengths from long to short: short contexts cost little, so more are read.
-WINDOWS = ((1.0, 128), (0.1, 512), (0.02, 2048))  # share of the longest context, windows at most
+WINDOWS = ((1.0, 64), (0.1, 256), (0.02, 1024))  # share of the longest context, windows at most
 SHUFFLED = 300  # characters whose order is destroyed
 MOST_INTACT = 200  # characters between them and the place
 THRESHOLD = 0.01  # share of the loss that counts as a difference
@@ -85,7 +85,7 @@ class Memory:
 
 def most_context(count: int) -> int:
     """Return the longest context that is measured on a text of ``count`` characters."""
-    return max(1, min(MOST_CONTEXT, count // 2))
+    return max(1, min(MOST_CONTEXT, count // 4))
 
 
 def work(count: int) -> int:
