@@ -48,6 +48,10 @@ def shortened(line):
         return None
     command = line.removeprefix("pip install -e . && ")
     command = re.sub(r"--(steps|minutes|hidden-size|embedding-size) [\d.]+", "", command)
+    if command.startswith("charlm inspect"):
+        command += " --characters 500"
+    if command.startswith("charlm compare"):
+        command += f" {SHORT}"
     if command.startswith("charlm train"):
         command += f" {'--steps 4' if '--init-from' in command else SHORT}"
     if command.startswith("charlm resume"):

@@ -15,7 +15,7 @@ NUM_EVALUATIONS = 10  # of a run in minutes, planned anew where the machine beco
 EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
 PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
-MOST_AT_THE_END = 0.1  # of the time of a run that is kept for the evaluation of all at its end
+MOST_AT_THE_END = 0.2  # of the time of a run that is kept for the evaluation of all at its end
 EXIT_SHARE = 0.05  # of the time that the start took, which leaving Python takes
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.02  # share of a run in minutes by which the planned end may be off
@@ -77,12 +77,18 @@ class TimePlan:
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
         self.evaluations = 0
+        self.evaluating = self.expected = 0.0  # seconds that these took, and that were expected
         self.start_seconds = 0.0 if counters.step else counters.seconds  # before the first step
         self.spent = 0.0  # seconds since the session began
         self.planned_at = -math.inf  # seconds of the run
 
     def note(
-        self, step_seconds: float, spent: float, config: TrainConfig, *, evaluated: bool
+        self,
+        step_seconds: float,
+        spent: float,
+        config: TrainConfig,
+        *,
+        evaluation_seconds: float | None,
     ) -> None:
         """Note a step.
 
@@ -90,13 +96,17 @@ class TimePlan:
             step_seconds: how long it took.
             spent: seconds since the session began.
             config: how the run is trained.
-            evaluated: whether an evaluation followed.
+            evaluation_seconds: how long the evaluation took that followed, if one did.
         """
         self.spent = spent
-        self.evaluations += evaluated
         self.step_seconds += step_seconds
         self.recent.append(step_seconds)
         self.recent_seconds += step_seconds
+        if evaluation_seconds is not None:
+            self.evaluations += 1
+            self.evaluating += evaluation_seconds
+            length = evaluated_length(config, self.held_out, self.step_characters)
+            self.expected += self._cost(length)
         memory = max(2.0, MEMORY * 60 * config.minutes)
         while len(self.recent) > 20 and self.recent_seconds - self.recent[0] > memory:
             self.recent_seconds -= self.recent.popleft()
@@ -118,7 +128,9 @@ class TimePlan:
         last = 2 * self.evaluation_seconds(config) + EXIT_SHARE * self.start_seconds
         if evaluated_length(config, self.held_out, self.step_characters) == self.held_out:
             return last
-        return last + min(self._cost(self.held_out), MOST_AT_THE_END * 60 * config.minutes)
+        slower = max(1.0, self.evaluating / self.expected) if self.expected else 1.0
+        whole = slower * self._cost(self.held_out)
+        return last + min(whole, MOST_AT_THE_END * 60 * config.minutes)
 
     def _cost(self, characters: int) -> float:
         """Return about how many seconds it takes to evaluate so many characters."""

@@ -233,10 +233,12 @@ class Trainer:
                 self.thread_choice.note(step_seconds)
             train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
             best_before = self.counters.best_loss
+            stepped = time.monotonic()
             validation_loss = self.evaluate() if due else None
             spent = time.monotonic() - began
+            evaluation_seconds = spent + began - stepped if due else None
             self.counters = replace(self.counters, seconds=before.seconds + spent)
-            plan.note(step_seconds, spent, self.config, evaluated=due)
+            plan.note(step_seconds, spent, self.config, evaluation_seconds=evaluation_seconds)
             planned = plan.update(self.config, self.counters)
             self.config, reason = self.processes.broadcast(planned) if plan.in_minutes else planned
             yield Progress(
