@@ -30,6 +30,8 @@ def marked(text, name, patterns=()):
         ("inside quotes", 'a "bc" d', '.."bc...'),
         ("inside quotes", "it's 'so' “x”", ".....'so..“x."),
         ("inside quotes", 'left " open', "..........."),
+        ("inside quotes", 'f("a", "b" ) "', '.."a..."b.....'),
+        ("inside quotes", '"""a "b" c""" d', '"""a "b" c""...'),
         ("inside quotes", "「春」", "「春."),
         ("inside brackets", "a(b[c]d)e)", ".(b[c]d..."),
         ("inside brackets", "(a [b) (", "(a [b..."),
