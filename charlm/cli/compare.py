@@ -217,10 +217,11 @@ def _print_start(comparison: "Comparison") -> None:
             f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
             f"{model.num_parameters(text['symbols']):,} parameters",
         )
-    budget = next(unit for unit in ("minutes", "steps", "epochs") if unit in common)
+    budget = next(name for name in ("minutes", "steps", "epochs") if name in common)
+    unit = budget[:-1] if common[budget] == 1 else budget
     print_fact(
         "training",
-        f"{common[budget]:g} {budget} for each of {len(comparison.members)} runs, "
+        f"{common[budget]:g} {unit} for each of {len(comparison.members)} runs, "
         f"{common['precision']}; all have the same settings",
     )
     print_fact("folder", f"{comparison.folder}; losses in nats/bits per character")

@@ -204,6 +204,8 @@ def _picture(
         text = f"{curve.best:.4f} {printable(curve.name)}"
         (line,) = axes.plot(curve.x, curve.validation, marker=".", label=text)
         axes.plot(curve.x, curve.train, linestyle="--", linewidth=1, color=line.get_color())
+        # On the way a short run reads only the beginning of what is held out.
+        axes.plot(curve.x[-1:], [curve.best], marker="D", color=line.get_color())
     for text, nats in across:
         axes.axhline(nats, linestyle=":", linewidth=1, color="gray")
         axes.annotate(
@@ -216,7 +218,10 @@ def _picture(
         if label == AXES["minutes"]:
             axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(label)
-    axes.set_ylabel("loss, nats per character (solid: validation, dashed: training)")
+    axes.set_ylabel(
+        "loss, nats per character\nsolid: validation, on its beginning (diamond: on all of it); "
+        "dashed: training"
+    )
     axes.grid(which="both", alpha=0.2)
     for entry in axes.legend(title="lowest validation loss").get_texts():
         entry.set_parse_math(False)  # a name may hold a dollar sign

@@ -17,9 +17,9 @@ LONGEST = 600  # characters of a quotation or a bracket; what is longer was most
 # A straight quote opens before what is no space and closes behind what is none. So one that is left
 # open does not turn all that follows inside out.
 QUOTES = re.compile(
-    rf'''"{{3}}.{{1,{LONGEST}}}?"{{3}}|'{{3}}.{{1,{LONGEST}}}?'{{3}}'''
-    rf'''|(?<![\w"])"(?=[^\s"])[^"]{{1,{LONGEST}}}(?<!\s)"(?!\w)'''
-    rf'''|(?<![\w'])'(?=[^\s'])[^'\n]{{1,{LONGEST}}}(?<!\s)'(?!\w)'''
+    rf""""{{3}}.{{1,{LONGEST}}}?"{{3}}|'{{3}}.{{1,{LONGEST}}}?'{{3}}"""
+    rf"""|(?<![\w"])"(?=[^\s"])[^"]{{1,{LONGEST}}}(?<!\s)"(?!\w)"""
+    rf"""|(?<![\w'])'(?=[^\s'])[^'\n]{{1,{LONGEST}}}(?<!\s)'(?!\w)"""
     rf"|“[^”]{{1,{LONGEST}}}”|«[^»]{{1,{LONGEST}}}»|「[^」]{{1,{LONGEST}}}」|『[^』]{{1,{LONGEST}}}』",
     re.DOTALL,
 )

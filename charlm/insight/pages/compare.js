@@ -35,7 +35,8 @@ function showHeader() {
   const budget = ["minutes", "steps", "epochs"].find((unit) => common[unit] !== undefined);
   const names = data.backbones.map(visibleText).join(", ");
   panel("title").textContent = `Which backbone: ${names}?`;
-  panel("summary").textContent = `${short(common[budget])} ${budget} for each training, `
+  const unit = common[budget] === 1 ? budget.slice(0, -1) : budget;
+  panel("summary").textContent = `${short(common[budget])} ${unit} for each training, `
     + `${seeds} ${seeds === 1 ? "seed" : "seeds"} for each backbone, ${common.precision}`;
   panel("source").textContent = `${text.files.map(visibleText).join(", ")}: `
     + `${number(text.characters)} characters, ${number(text.symbols)} symbols`;
