@@ -125,15 +125,15 @@ def test_the_command_writes_a_page_and_a_summary(run, workplace):
     (workplace / "play.txt").write_text(known_text(1500), encoding="utf-8")
     status, out, err = run("inspect", GOLDEN, "play.txt")
     assert status == 0, err
-    assert (workplace / "play.html").read_text("utf-8").startswith("<!doctype html>")
+    assert (workplace / "golden-lstm-play.html").read_text("utf-8").startswith("<!doctype html>")
     assert out.startswith("surprise ")
-    assert "page play.html" in err
+    assert "page golden-lstm-play.html" in err
     status, out, _ = run("inspect", GOLDEN, "play.txt", "--json", "--characters", 700)
     assert status == 0
     assert len(json.loads(out)["surprise"]["bits"]) == 700
-    before = (workplace / "play.html").stat().st_mtime_ns
+    before = (workplace / "golden-lstm-play.html").stat().st_mtime_ns
     assert run("inspect", GOLDEN, "play.txt", "--characters", 300)[0] == 0  # its own page
-    assert (workplace / "play.html").stat().st_mtime_ns != before
+    assert (workplace / "golden-lstm-play.html").stat().st_mtime_ns != before
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_unknown_characters_are_named_or_replaced(run, workplace):
     status, out, err = run("inspect", GOLDEN, "play.txt")
     one_line(status, out, err, 1)
     assert "漢" in err
-    assert not (workplace / "play.html").exists()
+    assert not (workplace / "golden-lstm-play.html").exists()
     status, _, err = run("inspect", GOLDEN, "play.txt", "--unknown", "skip")
     assert status == 0
     assert "1 left out: 漢 (1)" in err

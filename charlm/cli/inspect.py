@@ -42,8 +42,8 @@ def add_parser(verbs: Subparsers) -> None:
         "--out",
         type=name,
         metavar="PAGE",
-        help="the page, a name that ends with .html (default: the name of the text with .html, in "
-        "the working directory)",
+        help="the page, a name that ends with .html (default: the names of the model and the text, "
+        "in the working directory)",
     )
     add_json(parser, "print all figures as one JSON object; writes a page only with --out")
     parser.add_argument(
@@ -117,8 +117,10 @@ def _page(arguments: Namespace) -> Path | None:
     """
     if arguments.out is None and arguments.json:
         return None
-    first = Path(arguments.files[0]).resolve() if arguments.files else Path("stdin")
-    page = Path(arguments.out or f"{first.stem or 'text'}.html")
+    text = Path(arguments.files[0]).resolve().stem if arguments.files else "stdin"
+    model = Path(arguments.run).resolve().stem
+    names = dict.fromkeys(name for name in (model, text) if name)  # "english" stands there once
+    page = Path(arguments.out or f"{'-'.join(names)}.html")
     other = "choose another name with --out"
     if page.suffix not in (".html", ".htm"):
         raise ConfigError(f"--out {page} must end with .html: the page is a file of this kind")

@@ -65,11 +65,11 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Draw the curves of runs into a picture, and print its name."""
-    if find_spec("matplotlib") is None:
-        raise PackageError("plot needs matplotlib, which is not installed: pip install matplotlib")
     curves = [Curve.of(word, arguments.x) for word in arguments.runs]
     out = Path(f"{curves[0].name}.png" if arguments.out is None else arguments.out)
     _check_target(out)
+    if find_spec("matplotlib") is None:
+        raise PackageError("plot needs matplotlib, which is not installed: pip install matplotlib")
     names = [curve.name for curve in curves]
     for index, word in enumerate(arguments.runs):
         if names.count(names[index]) > 1:  # then what was typed tells them apart

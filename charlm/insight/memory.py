@@ -67,8 +67,9 @@ class Memory:
 
     @property
     def order(self) -> int | None:
-        """See the class."""
-        return self._reach(self.shuffled)
+        """See the class. It cannot be further than the context itself reaches."""
+        order, reach = self._reach(self.shuffled), self.reach
+        return order if order is None or reach is None else min(order, reach)
 
     def __str__(self) -> str:
         most, ordered = int(self.nearest.contexts[-1]), int(self.shuffled.contexts[-1])

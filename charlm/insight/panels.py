@@ -229,7 +229,10 @@ def gradients(checkpoint: Checkpoint, reading: Reading, progress: Progress) -> d
     note = progress.part("connectivity", count)
     if count > connectivity.MOST_CHARACTERS:
         most = connectivity.MOST_CHARACTERS
-        why = f"It is computed for texts up to {most:,} characters: ask for {most:,} of them."
+        why = (
+            f"It is computed for texts up to {most:,} characters: write --characters {most} behind "
+            f"the command, or characters={most} in Python."
+        )
         found["connectivity"] = {"left_out": why}
     else:
         values = connectivity.connectivity(reading, on_progress=note)
