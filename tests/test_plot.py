@@ -78,9 +78,9 @@ def test_numbers_that_are_none_are_damage_and_a_line_being_written_is_not(traine
             read_metrics(path)
 
 
-def test_without_matplotlib_there_is_one_line(run, monkeypatch):
+def test_without_matplotlib_there_is_one_line(trained, monkeypatch):
     monkeypatch.setattr(plot, "find_spec", lambda name: None)
-    result = run("plot", "text")
+    result = trained("plot", "text")
     one_line(*result, expected=1)
     assert "pip install matplotlib" in result[2]
 
