@@ -78,8 +78,8 @@ def _ranking(
         return None, [
             f"{lowest}; {following} is {gap:.4f} above it.",
             f"One seed cannot tell differences smaller than about {USUAL_NOISE} nats, by which "
-            f"trainings of a minute and more usually differ that differ in the seed alone; this "
-            f"one is {which}. --seeds 3 measures the noise.",
+            "trainings of a minute and more usually differ that differ in the seed alone; this one "
+            f"is {which}. With three seeds the noise is measured.",
         ]
     bound = noise(ours, theirs)
     clear = gap > bound
