@@ -230,8 +230,8 @@ def gradients(checkpoint: Checkpoint, reading: Reading, progress: Progress) -> d
     if count > connectivity.MOST_CHARACTERS:
         most = connectivity.MOST_CHARACTERS
         why = (
-            f"It is computed for texts up to {most:,} characters: write --characters {most} behind "
-            f"the command, or characters={most} in Python."
+            f"It is computed for texts up to {most:,} characters: characters={most} in Python, "
+            f"--characters {most} on the command line."
         )
         found["connectivity"] = {"left_out": why}
     else:
