@@ -218,10 +218,9 @@ def _picture(
         if label == AXES["minutes"]:
             axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel(label)
-    axes.set_ylabel(
-        "loss, nats per character\nsolid: validation, on its beginning (diamond: on all of it); "
-        "dashed: training"
-    )
+    axes.set_ylabel("loss, nats per character")
+    words = "solid: validation, on the beginning (diamond: on all of it); dashed: training"
+    axes.set_title(words, fontsize="small")
     axes.grid(which="both", alpha=0.2)
     for entry in axes.legend(title="lowest validation loss").get_texts():
         entry.set_parse_math(False)  # a name may hold a dollar sign
