@@ -159,23 +159,26 @@ def test_what_holds_nowhere_is_not_looked_for():
 
 
 def test_clamping_tells_what_a_unit_is_for():
-    """A unit that raises the logit of the line end: without it, line ends cost more."""
-    lm = model("rnn", scale=0.5)
+    """A unit that fires at an "a" and makes a "b" likely: where that holds, it is needed."""
+    text = TEXT.replace("b", "c").replace("a", "ab")
+    lm = model("rnn", scale=0.3, text=text)
     weights = lm.checkpoint.weights
-    reading = reading_of(lm, TEXT)
-    end = lm.tokenizer.vocabulary.index("\n")
-    is_end = reading.ids == end
+    a, b, d = map(lm.tokenizer.vocabulary.index, "abd")
+    weights["embedding.weight"][a] = weights["embedding.weight"][d]  # but for what follows
+    weights["embedding.weight"][:, 0] = -1
+    weights["embedding.weight"][a, 0] = 1
+    for layer, source in ((0, 0), (1, 2)):  # "a" -> unit 2 of layer 1 -> unit 2 of layer 2 alone
+        for name, column in (("weight_ih", source), ("weight_hh", 2)):
+            weights[f"backbone.layers.{layer}.{name}"][2] = 0
+            weights[f"backbone.layers.{layer}.{name}"][:, column] = 0
+        weights[f"backbone.layers.{layer}.weight_ih"][2, source] = 3
     weights["head.weight"][:, 2] = 0
-    weights["head.weight"][end, 2] = 6.0
-    for layer in range(L):  # the unit is driven by the space alone, which comes before line ends
-        weights[f"backbone.layers.{layer}.weight_hh"][2] = 0
-    lm = type(lm)(lm.config, lm.tokenizer, weights)
-    reading = reading_of(lm, TEXT)
-    labels = np.append(is_end[1:], False)
-    reading.states["h"][:, 1, 2] = np.where(labels, 1.0, -1.0) + 0.01 * reading.states["h"][:, 1, 3]
-    (finding,) = search(reading, [Concept("next is a line end", labels)]).findings
+    weights["head.weight"][b, 2] = 4
+    reading = reading_of(type(lm)(lm.config, lm.tokenizer, weights), text)
+    labels = np.append(reading.ids[1:] == b, False)
+    (finding,) = search(reading, [Concept("next is b", labels)]).findings
     best = finding.found[0]
-    assert best.unit == Unit(2, "h", 2)
-    assert best.where is not None
-    assert best.elsewhere is not None
-    assert np.isfinite([best.where, best.elsewhere]).all()
+    assert best.unit.index == 2
+    assert best.score > 0.99
+    assert best.where > 1  # bits
+    assert abs(best.elsewhere) < 0.5 * best.where
