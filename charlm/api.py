@@ -238,8 +238,8 @@ class LanguageModel:
         text = self.readable(text)
         if state is not None and text == "":
             return state
-        line_start = "\n" if "\n" in self.tokenizer.vocabulary else self.tokenizer.vocabulary[0]
-        ids = self.tokenizer.encode(line_start if text == "" else text, source="the prompt")
+        what = self.tokenizer.line_start if text == "" else text
+        ids = self.tokenizer.encode(what, source="the prompt")
         if self.config.items and state is None and text != "":  # an item begins behind a line end
             ids = np.concatenate([self.tokenizer.encode("\n"), ids])
         return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)

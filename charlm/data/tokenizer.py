@@ -107,6 +107,11 @@ class CharTokenizer:
         return len(self.vocabulary)
 
     @property
+    def line_start(self) -> str:
+        """What stands for the start of a line: the line end before it, or the first symbol."""
+        return "\n" if "\n" in self.vocabulary else self.vocabulary[0]
+
+    @property
     def unknown(self) -> bool:
         """Whether unknown characters are folded into one symbol."""
         return self.unknown_id is not None

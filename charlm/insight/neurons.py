@@ -12,7 +12,7 @@ variance that a straight line explains.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -313,11 +313,6 @@ def _with_change(
         holds = finding.concept.labels.astype(np.bool_)[places - 1]
         where = float(change[holds].mean()) if holds.any() else None
         elsewhere = change[~holds]
-    proven = Candidate(
-        **{
-            **vars(first),
-            "where": where,
-            "elsewhere": float(elsewhere.mean()) if elsewhere.size else None,
-        }
-    )
-    return Finding(concept=finding.concept, found=(proven, *others))
+    mean = float(elsewhere.mean()) if elsewhere.size else None
+    proven = replace(first, where=where, elsewhere=mean)
+    return replace(finding, found=(proven, *others))

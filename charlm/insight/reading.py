@@ -246,10 +246,10 @@ class _Recorder:
         top = np.take_along_axis(logits, best, axis=1)
         order = np.argsort(-top, axis=1, kind="stable")
         self.likeliest[places] = np.take_along_axis(best, order, axis=1)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances = exponentials / exponentials.sum(axis=1, keepdims=True)
-        self.probabilities[places] = np.take_along_axis(chances, self.likeliest[places], axis=1)
         nats: Floats = surprisal(logits, self.ids[places]).astype(np.float32)
+        chosen = np.take_along_axis(logits, self.ids[places][:, None].astype(np.intp), axis=1)
+        log_chances = np.take_along_axis(top, order, axis=1) - chosen - nats[:, None]
+        self.probabilities[places] = np.exp(log_chances)
         self.bits[places] = nats / np.log(2)
         return nats
 

@@ -23,7 +23,6 @@ from charlm.insight.gradients import half_distance, measure_gradients
 from charlm.insight.memory import measure_memory, work
 from charlm.insight.page import render
 from charlm.insight.panels import LEAST_GRADIENTS, LEAST_MEMORY
-from charlm.model.device import torch_threads
 from charlm.training.comparison import PAGE, Comparison, Member
 from charlm.training.metrics import epoch_characters, read_metrics
 from charlm.training.run_dir import METRICS
@@ -115,7 +114,7 @@ def measure(
     tokenizer = found.tokenizer
     end = line_end(tokenizer) if found.model_config.items else None
     engine = Engine(found.model_config, found.weights, line_end=end)
-    first = "\n" if "\n" in tokenizer.vocabulary else tokenizer.vocabulary[0]
+    first = tokenizer.line_start
     start = scoring.read(engine, tokenizer.encode(first))
     after_prompt = start
     if prompt:
@@ -189,14 +188,13 @@ def _gradients(found: Checkpoint, ids: Ids, on_progress: ProgressCallback) -> Fi
     """Return how far gradients of the top layer's output reach back, if that can be measured."""
     if found.model_config.items or len(ids) < LEAST_GRADIENTS:
         return None
-    with torch_threads(1):  # its steps are small: more threads wait for each other
-        gradients = measure_gradients(
-            found.model_config,
-            found.weights,
-            ids,
-            found.train_config,
-            on_progress=lambda parts: on_progress(parts * GRADIENT_EFFORT),
-        )
+    gradients = measure_gradients(
+        found.model_config,
+        found.weights,
+        ids,
+        found.train_config,
+        on_progress=lambda parts: on_progress(parts * GRADIENT_EFFORT),
+    )
     top = max(flow.layer for flow in gradients.flows)
     flow = next(flow for flow in gradients.flows if flow.layer == top)
     return {
