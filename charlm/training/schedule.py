@@ -15,7 +15,8 @@ NUM_EVALUATIONS = 10  # of a run in minutes, planned anew where the machine beco
 EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
 PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
-MOST_AT_THE_END = 0.2  # of the time of a run that is kept for the evaluation of all at its end
+MOST_AT_THE_END = 0.3  # of the time of a run that is kept for the evaluation of all at its end
+RECENT_EVALUATIONS = 3  # of which the cost is taken: what remembers longer is read again more often
 EXIT_SHARE = 0.05  # of the time that the start took, which leaving Python takes
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.02  # share of a run in minutes by which the planned end may be off
@@ -77,7 +78,8 @@ class TimePlan:
         self.recent_seconds = 0.0
         self.step_seconds = 0.0  # of all steps of this session
         self.evaluations = 0
-        self.evaluating = self.expected = 0.0  # seconds that these took, and that were expected
+        # Seconds that the last evaluations took, as multiples of what was expected.
+        self.slower: deque[float] = deque(maxlen=RECENT_EVALUATIONS)
         self.start_seconds = 0.0 if counters.step else counters.seconds  # before the first step
         self.spent = 0.0  # seconds since the session began
         self.planned_at = -math.inf  # seconds of the run
@@ -104,9 +106,8 @@ class TimePlan:
         self.recent_seconds += step_seconds
         if evaluation_seconds is not None:
             self.evaluations += 1
-            self.evaluating += evaluation_seconds
             length = evaluated_length(config, self.held_out, self.step_characters)
-            self.expected += self._cost(length)
+            self.slower.append(evaluation_seconds / self._cost(length))
         memory = max(2.0, MEMORY * 60 * config.minutes)
         while len(self.recent) > 20 and self.recent_seconds - self.recent[0] > memory:
             self.recent_seconds -= self.recent.popleft()
@@ -128,8 +129,8 @@ class TimePlan:
         last = 2 * self.evaluation_seconds(config) + EXIT_SHARE * self.start_seconds
         if evaluated_length(config, self.held_out, self.step_characters) == self.held_out:
             return last
-        slower = max(1.0, self.evaluating / self.expected) if self.expected else 1.0
-        whole = slower * self._cost(self.held_out)
+        slower = sum(self.slower) / max(1, len(self.slower))
+        whole = max(1.0, slower) * self._cost(self.held_out)
         return last + min(whole, MOST_AT_THE_END * 60 * config.minutes)
 
     def _cost(self, characters: int) -> float:
