@@ -94,22 +94,6 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
                 assert argument(name, value) in notices[0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "held_out"),
-    [
-        ({}, 200_000),
-        ({"minutes": 1}, 100_000),
-        ({"minutes": 0.1}, 50_000),
-        ({"minutes": 0.1, "validation_fraction": 0.1}, 300_000),
-        ({"steps": 3}, 200_000),
-        ({"epochs": 1}, 200_000),
-    ],
-)
-def test_a_short_run_holds_out_less_of_a_large_text(settings, held_out):
-    _, train, _ = choose_configs(3_000_000, settings)
-    assert train.validation_fraction * 3_000_000 == pytest.approx(held_out, abs=2)
-
-
 @pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
 def test_tables_are_in_order_and_know_what_they_set(rows):
     limits = [most for most, _ in rows]

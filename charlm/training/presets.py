@@ -48,11 +48,7 @@ MAX_EPOCHS: tuple[tuple[int, float, int], ...] = (
     (400_000, 50, 8),
     (400_000, math.inf, 22),
 )
-# Of a text that has more, so many characters of validation, unless asked for; more only cost time.
-# A cell that remembers long takes seconds for them, which a run of a minute does not have.
-MOST_HELD_OUT = 200_000
-HELD_OUT_PER_MINUTE = 100_000
-LEAST_HELD_OUT = 50_000
+MOST_HELD_OUT = 200_000  # characters of validation, unless asked for; more only cost time
 
 
 def choose_configs(
@@ -122,10 +118,7 @@ def choose_configs(
         "validation_fraction" not in given
         and num_characters * asked.validation_fraction > MOST_HELD_OUT
     ):
-        held_out: float = MOST_HELD_OUT
-        if asked.total_steps is None and asked.epochs is None:
-            held_out = min(held_out, max(LEAST_HELD_OUT, HELD_OUT_PER_MINUTE * asked.minutes))
-        chosen["validation_fraction"] = round(held_out / num_characters, 6)
+        chosen["validation_fraction"] = round(MOST_HELD_OUT / num_characters, 6)
     sizes = _part(TrainConfig, asked.to_dict() | chosen)
     if not items:
         chosen |= fitting(num_characters, sizes, given)
