@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
-from charlm.config import ModelConfig, SampleConfig, TrainConfig
+from charlm.config import SampleConfig
 from charlm.data.items import line_end
-from charlm.data.tokenizer import CharTokenizer
 from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
@@ -25,9 +24,9 @@ from charlm.inference import decoding, prompt_state, scoring
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import allowed_mask, seeded
+from charlm.integer.engine import ExactEngine
 from charlm.keywords import LinesSettings, SampleSettings, line_configs
 from charlm.settings import refuse_unknown
-from charlm.tensor_file import Tensors
 
 if TYPE_CHECKING:
     from charlm.insight.panels import FractionCallback
@@ -42,39 +41,26 @@ class LanguageModel:
         LanguageModel(lstm, ... units, ... parameters, ... symbols)
         >>> text = lm.generate("The sea ", length=40, seed=1)
 
+    Args:
+        checkpoint: its weights, and where they come from.
+        unknown: what is done with a character that it does not know, see :func:`load`.
+
     Attributes:
         config: what the model computes.
         tokenizer: the characters that it knows.
         unknown: what is done with other characters, and how many there were.
-        checkpoint: its weights, and where they come from.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        tokenizer: CharTokenizer,
-        weights: Tensors,
-        *,
-        unknown: str = "error",
-    ):
-        self.config = config
-        self.tokenizer = tokenizer
+    def __init__(self, checkpoint: Checkpoint, *, unknown: str = "error"):
+        self.checkpoint = checkpoint
+        self.config = config = checkpoint.model_config
+        self.tokenizer = tokenizer = checkpoint.tokenizer
         end = line_end(tokenizer) if config.items else None
-        self.engine = Engine(config, weights, line_end=end)
+        engine = ExactEngine if checkpoint.exact else Engine
+        self.engine = engine(config, checkpoint.weights, line_end=end)
         self.unknown = UnknownCharacters(
             tokenizer.vocabulary, unknown, has_symbol=tokenizer.unknown
         )
-        self.checkpoint = Checkpoint(
-            model_config=config, train_config=TrainConfig(), tokenizer=tokenizer, weights=weights
-        )
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, *, unknown: str = "error") -> "LanguageModel":
-        """Return the model of a checkpoint; see :func:`load` for ``unknown``."""
-        weights = checkpoint.weights
-        lm = cls(checkpoint.model_config, checkpoint.tokenizer, weights, unknown=unknown)
-        lm.checkpoint = checkpoint
-        return lm
 
     def __repr__(self) -> str:
         config, vocab_size = self.config, self.tokenizer.vocab_size
@@ -370,6 +356,15 @@ class LanguageModel:
         found = prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
         return replace(found, owner=self)
 
+    def exact(self) -> "LanguageModel":
+        """Return the model in whole numbers, whose every bit is the same on any machine.
+
+        >>> charlm.load("english").exact().generate("The sea ", length=40, seed=1)
+        '...'
+        """
+        unknown = self.unknown.how
+        return LanguageModel(checkpoints.in_whole_numbers(self.checkpoint), unknown=unknown)
+
     def fingerprint(self) -> str:
         """Return the sha256 of all that makes this model what it computes.
 
@@ -397,4 +392,4 @@ def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:
     """
     check_path(run, "the run")
     found = checkpoints.load(checkpoints.locate(run), model_only=True)
-    return LanguageModel.from_checkpoint(found, unknown=unknown)
+    return LanguageModel(found, unknown=unknown)

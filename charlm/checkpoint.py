@@ -9,14 +9,18 @@ A checkpoint is a file of :mod:`charlm.tensor_file` with the tensors
 and with the settings, the vocabulary, where the text came from and how far the run is in its
 document. Random numbers are a function of the seed and the step, so no generator is stored.
 
-A model file is the same with the weights alone: enough for all but ``resume``.
+A model file is the same with the weights alone: enough for all but ``resume``. Of a model in whole
+numbers (:mod:`charlm.quantization`) it has in place of each matrix
+
+    whole.<parameter>               its whole numbers, of 8 bits
+    exponent.<parameter>            and for each row the k of its unit 2 ** -k
 """
 
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from charlm import tensor_file
+from charlm import quantization, tensor_file
 from charlm.cells import CELLS
 from charlm.config import PRECISIONS, ModelConfig, TrainConfig
 from charlm.data import file_types, id_cache
@@ -25,12 +29,13 @@ from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, argument
 from charlm.files import TEMPORARY, PathLike, as_path, check_name, sha256, shell_command
 from charlm.settings import Settings, setting
-from charlm.tensor_file import Document, Shapes, Tensors
+from charlm.tensor_file import Document, Floats, Integers, Shapes, Tensors
 
 KIND = "checkpoint"
 MODEL = "model"  # the kind of a model file
 WEIGHTS = "model."  # what the names of all weights begin with
 GROUPS = (WEIGHTS, "optimizer.", "state.")  # what the names of tensors begin with
+WHOLE, EXPONENT = tensor_file.INTEGERS
 
 
 class MissingCellError(CheckpointError):
@@ -95,10 +100,11 @@ class Checkpoint:
         source: the text, and how the run is computed.
         stages: what it was trained with before ``resume`` changed that, oldest first.
         weights, optimizer, state: the tensors, without the first part of their names.
+        exact: whether the model is computed in whole numbers, to which its weights are rounded.
     """
 
     model_config: ModelConfig
-    train_config: TrainConfig
+    train_config: TrainConfig = field(default_factory=TrainConfig)
     tokenizer: CharTokenizer
     source: Source = field(default_factory=Source)
     counters: Counters = field(default_factory=Counters)
@@ -106,6 +112,7 @@ class Checkpoint:
     weights: Tensors
     optimizer: Tensors = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
+    exact: bool = False
 
     def last_stage(self) -> Stage:
         """Return what the run is trained with now, as a stage."""
@@ -136,6 +143,7 @@ class Checkpoint:
         config = self.model_config
         what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
         what += ["items"] if config.items else []
+        what += ["exact"] if self.exact else []
         what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
         weights = sorted(self.weights.items())
         parts = (part for name, tensor in weights for part in (name.encode(), tensor.tobytes()))
@@ -238,8 +246,19 @@ def save_model(checkpoint: Checkpoint, path: Path) -> None:
     check_name(path)
     path = path.resolve()  # of a link the file behind it
     tensor_file.check_target(path, MODEL)
-    weights = replace(checkpoint, optimizer={}, state={}).tensors()
-    tensor_file.save(path, MODEL, _document(checkpoint), weights)
+    tensors: dict[str, Floats | Integers] = {}
+    for name, weight in checkpoint.weights.items():
+        if checkpoint.exact and weight.ndim > 1:
+            tensors[WHOLE + name], tensors[EXPONENT + name] = quantization.whole(weight)
+        else:
+            tensors[WEIGHTS + name] = weight
+    tensor_file.save(path, MODEL, _document(checkpoint), tensors)
+
+
+def in_whole_numbers(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the model of a checkpoint, without its run, in whole numbers."""
+    weights = quantization.rounded(checkpoint.weights)
+    return replace(checkpoint, weights=weights, optimizer={}, state={}, exact=True)
 
 
 def _document(checkpoint: Checkpoint) -> Document:
@@ -253,7 +272,7 @@ def _document(checkpoint: Checkpoint) -> Document:
         "files": checkpoint.source.files,
         "counters": checkpoint.counters.to_dict(),
         "stages": [(s.to_dict(), s.train_config.to_dict()) for s in checkpoint.stages],
-    }
+    } | ({"exact": True} if checkpoint.exact else {})
 
 
 def load(path: Path, *, model_only: bool = False) -> Checkpoint:
@@ -271,7 +290,7 @@ def load(path: Path, *, model_only: bool = False) -> Checkpoint:
             f"{path} holds a model without its run, which cannot be resumed: begin a new run from "
             f"it with train and {argument('init_from')}"
         )
-    return _load(path, (WEIGHTS,) if model_only else GROUPS)
+    return _load(path, (WEIGHTS, WHOLE, EXPONENT) if model_only else GROUPS)
 
 
 def load_head(path: Path) -> Checkpoint:
@@ -295,8 +314,8 @@ def _load(path: Path, prefixes: tuple[str, ...]) -> Checkpoint:
 
     def shapes_for(document: Document) -> Shapes:
         found.append(_from_document(document))
-        held = "" if kind == KIND else WEIGHTS
-        return {n: shape for n, shape in _shapes(found[0]).items() if n.startswith(held)}
+        shapes = _shapes(found[0])
+        return shapes if kind == KIND else _model_shapes(shapes, exact=found[0].exact)
 
     try:
         _, tensors = tensor_file.load(path, kind, shapes_for, prefix=prefixes)
@@ -305,6 +324,10 @@ def _load(path: Path, prefixes: tuple[str, ...]) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_other(path)}") from None
     groups: dict[str, Tensors] = {prefix: {} for prefix in GROUPS}
+    for name in [name for name in tensors if name.startswith(WHOLE)]:
+        member = name.removeprefix(WHOLE)
+        numbers, exponents = tensors.pop(name), tensors.pop(EXPONENT + member)
+        tensors[WEIGHTS + member] = quantization.values(numbers, exponents)
     for name, tensor in tensors.items():
         group, _, member = name.partition(".")
         groups[f"{group}."][member] = tensor
@@ -344,7 +367,20 @@ def _from_document(document: Document) -> Checkpoint:
             for stage, train in document["stages"]
         ),
         weights={},
+        exact=document.get("exact") is True,
     )
+
+
+def _model_shapes(shapes: Shapes, *, exact: bool) -> Shapes:
+    """Return the names and shapes of the tensors of a model file, given those of a checkpoint."""
+    result: Shapes = {}
+    for name, shape in shapes.items():
+        group, _, member = name.partition(".")
+        if f"{group}." == WEIGHTS and exact and len(shape) > 1:
+            result |= {WHOLE + member: shape, EXPONENT + member: shape[:-1]}
+        elif f"{group}." == WEIGHTS:
+            result[name] = shape
+    return result
 
 
 def _shapes(checkpoint: Checkpoint) -> Shapes:

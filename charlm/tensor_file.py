@@ -1,7 +1,8 @@
 """A safetensors file whose header is checked before any tensor is read.
 
-Checkpoints and saved states share this format. All tensors are float32. The metadata of the header
-hold one JSON document and its checksum:
+Checkpoints and saved states share this format. Tensors are float32; those whose names begin with
+``whole.`` or ``exponent.`` are whole numbers of 8 bits, see :mod:`charlm.quantization`. The
+metadata of the header hold one JSON document and its checksum:
 
     charlm         {"kind": what the file is, "format": number, "sha256": {tensor: checksum}, ...}
     charlm.sha256  the sha256 of that document
@@ -15,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,33 +27,39 @@ from numpy.typing import NDArray
 from charlm.errors import CharlmError, CheckpointError
 from charlm.files import check_name, is_regular_file, sha256, write_atomically
 
-FORMAT = 1  # raise it with every change that older readers would misread
+FORMAT = 2  # raise it with every change that older readers would misread
+FLOATS_FORMAT = 1  # of a file without whole numbers, which older readers read
+INTEGERS = ("whole.", "exponent.")  # what the names of tensors of whole numbers begin with
 DOCUMENT = "charlm"  # the key of the JSON document in the metadata
 CHECKSUM = "charlm.sha256"  # the key of its checksum
 LONGEST_HEADER = 1 << 24  # bytes
 PIECE = 1 << 22  # bytes of a tensor that are verified at a time
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int8]
 Tensors = dict[str, Floats]
 Document = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def save(path: Path, kind: str, document: Document, tensors: Tensors) -> None:
+def save(
+    path: Path, kind: str, document: Document, tensors: Mapping[str, Floats | Integers]
+) -> None:
     """Write a file of some kind atomically.
 
     Args:
         path: the file.
         kind: what it is, such as ``"checkpoint"``.
         document: what to keep beside the tensors, as JSON.
-        tensors: float32 arrays by name.
+        tensors: arrays by name.
 
     Raises:
         CheckpointError: if it cannot be written; the old file, if any, is then untouched.
     """
-    arrays = {name: np.asarray(tensor, np.float32, order="C") for name, tensor in tensors.items()}
+    arrays = {name: np.asarray(t, type_of(name), order="C") for name, t in tensors.items()}
     checksums = {name: checksum(array) for name, array in arrays.items()}
-    text = json.dumps({"kind": kind, "format": FORMAT, "sha256": checksums} | document)
+    number = FORMAT if any(name.startswith(INTEGERS) for name in arrays) else FLOATS_FORMAT
+    text = json.dumps({"kind": kind, "format": number, "sha256": checksums} | document)
     metadata = {DOCUMENT: text, CHECKSUM: sha256(text.encode())}
     write_atomically(path, safetensors.numpy.save(arrays, metadata=metadata))
 
@@ -63,7 +70,7 @@ def load(
     shapes_for: Callable[[Document], Shapes],
     *,
     prefix: str | tuple[str, ...] = "",
-) -> tuple[Document, Tensors]:
+) -> tuple[Document, dict[str, Any]]:
     """Read a file that :func:`save` wrote.
 
     Args:
@@ -129,7 +136,12 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
-def checksum(tensor: Floats) -> str:
+def type_of(name: str) -> np.dtype[Any]:
+    """Return the type of the numbers of a tensor."""
+    return np.dtype("i1" if name.startswith(INTEGERS) else "<f4")
+
+
+def checksum(tensor: Floats | Integers) -> str:
     """Return the sha256 of the shape and the bytes of ``tensor``."""
     return sha256(repr(tensor.shape).encode(), tensor.reshape(-1).data)
 
@@ -183,12 +195,13 @@ def _places(
         raise ValueError("its tensors are not those it lists")
     if {name: tuple(entry["shape"]) for name, entry in header.items()} != shapes:
         raise ValueError("its tensors are not of the names and shapes that its settings ask for")
-    if not all(entry["dtype"] == "F32" for entry in header.values()):
-        raise ValueError("its tensors are not all float32")
+    for name, entry in header.items():
+        if entry["dtype"] != ("I8" if name.startswith(INTEGERS) else "F32"):
+            raise ValueError(f"{name} is not of the type that it should be")
     places, first = {}, file.tell()
     end = first
     for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
-        size = 4 * math.prod(shapes[name])
+        size = type_of(name).itemsize * math.prod(shapes[name])
         if header[name]["data_offsets"] != [end - first, end - first + size]:
             raise ValueError("its tensors do not stand end to end")
         places[name] = (end, shapes[name])
@@ -200,20 +213,22 @@ def _places(
 
 def _read(file: IO[bytes], start: int, shape: tuple[int, ...], name: str, expected: str) -> Floats:
     """Return a tensor, verified before memory is taken for it."""
-    size = 4 * math.prod(shape)
+    dtype = type_of(name)
+    size = dtype.itemsize * math.prod(shape)
     digest = hashlib.sha256(repr(shape).encode())
     finite = True
     file.seek(start)
     for offset in range(0, size, PIECE):
         piece = file.read(min(PIECE, size - offset))
         digest.update(piece)
-        finite = finite and bool(np.isfinite(np.frombuffer(piece, "<f4")).all())
+        finite = finite and bool(np.isfinite(np.frombuffer(piece, dtype)).all())
     if digest.hexdigest() != expected:
         raise ValueError(f"the checksum of {name} is wrong")
     if not finite:
         raise ValueError("its tensors are not all finite numbers")
     file.seek(start)
-    return np.fromfile(file, "<f4", size // 4).astype(np.float32, copy=False).reshape(shape)
+    array = np.fromfile(file, dtype, size // dtype.itemsize)
+    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
 def _foreign(file: IO[bytes], path: Path, kind: str, reason: str) -> str:

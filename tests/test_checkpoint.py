@@ -278,5 +278,5 @@ def test_locate(tmp_path, monkeypatch):
 def test_a_frozen_checkpoint_generates_its_recorded_text(name):
     found = load(DATA / f"golden-{name}.safetensors", model_only=True)
     record = json.loads((DATA / f"golden-{name}.json").read_text("utf-8"))
-    lm = LanguageModel.from_checkpoint(found)
+    lm = LanguageModel(found)
     assert lm.generate(**record["settings"]) == record["text"]

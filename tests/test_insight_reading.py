@@ -6,6 +6,7 @@ from conftest import BACKBONES, B, H, L, tiny_config, words
 
 from charlm.api import LanguageModel
 from charlm.cells import CELLS
+from charlm.checkpoint import Checkpoint
 from charlm.data.tokenizer import CharTokenizer
 from charlm.insight.reading import Unit, clamped_bits, read
 from charlm.model.language_model import CharLM
@@ -19,7 +20,13 @@ def model(backbone="lstm", nonlinearity="tanh", *, seed=3, scale=2.0, text=TEXT,
     scale = min(scale, 1.0) if nonlinearity == "relu" else scale  # or it grows without bound
     config = tiny_config(backbone, nonlinearity, **changes)
     weights = CharLM(config, tokenizer.vocab_size, seed=seed).weights()
-    return LanguageModel(config, tokenizer, {n: w * scale for n, w in weights.items()})
+    return LanguageModel(
+        Checkpoint(
+            model_config=config,
+            tokenizer=tokenizer,
+            weights={n: w * scale for n, w in weights.items()},
+        )
+    )
 
 
 def reading_of(lm, text=TEXT):
@@ -103,7 +110,9 @@ def test_a_clamp_that_changes_nothing_changes_nothing(backbone):
     weights = lm.checkpoint.weights
     weights["backbone.layers.1.weight_hh"][:, 6] = 0
     weights["head.weight"][:, 6] = 0
-    deaf = LanguageModel(lm.config, lm.tokenizer, weights)
+    deaf = LanguageModel(
+        Checkpoint(model_config=lm.config, tokenizer=lm.tokenizer, weights=weights)
+    )
     reading = reading_of(deaf)
     bits = clamped_bits(reading, [(Unit(2, "h", 6), 0.7), (Unit(1, "h", 6), 0.7)], STARTS, 50)
     places = STARTS[:, None] + np.arange(50)

@@ -13,6 +13,7 @@ from conftest import BACKBONES, tiny_config, words
 
 from charlm import checkpoint as checkpoints
 from charlm.api import LanguageModel
+from charlm.checkpoint import Checkpoint
 from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.data.dataset import Dataset
@@ -140,7 +141,9 @@ def model_of_items(name="lstm", nonlinearity="tanh", text=None, **changes):
 def test_scoring_evaluating_and_generating_begin_every_item_afresh(name, nonlinearity):
     """A text of items is scored as each item alone, by both engines, in any order."""
     model, tokenizer, text = model_of_items(name, nonlinearity)
-    lm = LanguageModel(model.config, tokenizer, model.weights())
+    lm = LanguageModel(
+        Checkpoint(model_config=model.config, tokenizer=tokenizer, weights=model.weights())
+    )
     lines = [f"{line}\n" for line in text.splitlines()][:80]
     alone = [lm.score(line) for line in lines]
     np.testing.assert_allclose(lm.score("".join(lines)), np.concatenate(alone), atol=2e-5)
@@ -160,7 +163,9 @@ def test_scoring_evaluating_and_generating_begin_every_item_afresh(name, nonline
 
 def test_a_text_of_items_without_its_last_line_end_is_scored_to_its_end():
     model, tokenizer, _ = model_of_items()
-    lm = LanguageModel(model.config, tokenizer, model.weights())
+    lm = LanguageModel(
+        Checkpoint(model_config=model.config, tokenizer=tokenizer, weights=model.weights())
+    )
     np.testing.assert_allclose(lm.score("ab h\ncd"), lm.score("ab h\ncd\n")[:-1], atol=2e-6)
     ids = tokenizer.encode("ab h\ncd")
     assert evaluate(model, ids, line_end=line_end(tokenizer)).characters == 7
@@ -170,7 +175,9 @@ def test_a_text_of_items_without_its_last_line_end_is_scored_to_its_end():
 def test_probabilities_of_all_items_sum_to_one():
     """Of a small model that knows two letters: all items up to a length, and the rest."""
     model, tokenizer, _ = model_of_items(text="a\nb\n")
-    lm = LanguageModel(model.config, tokenizer, model.weights())
+    lm = LanguageModel(
+        Checkpoint(model_config=model.config, tokenizer=tokenizer, weights=model.weights())
+    )
     total = 0.0
     for length in range(9):
         for letters in itertools.product("ab", repeat=length):

@@ -8,6 +8,7 @@ from conftest import DATA, H, L, V, tiny_config
 from charlm import checkpoint as checkpoints
 from charlm import tensor_file
 from charlm.api import LanguageModel
+from charlm.checkpoint import Checkpoint
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, ConfigError
 from charlm.inference import prompt_state
@@ -112,17 +113,25 @@ def test_a_link_stays_a_link(tmp_path):
 def lm_of(name, **changes):
     found = checkpoints.load(DATA / f"golden-{name}.safetensors")
     config = replace(found.model_config, **changes)
-    return LanguageModel(config, found.tokenizer, found.weights)
+    return LanguageModel(
+        Checkpoint(model_config=config, tokenizer=found.tokenizer, weights=found.weights)
+    )
 
 
 def test_a_fingerprint_is_of_what_a_model_computes():
     lm = lm_of("lstm")
     assert lm.fingerprint() == lm_of("lstm", dropout=0.1, weight_drop=0.1).fingerprint()
     reversed_tokenizer = CharTokenizer(lm.tokenizer.vocabulary[::-1])
-    other = LanguageModel(lm.config, reversed_tokenizer, lm.checkpoint.weights)
+    other = LanguageModel(
+        Checkpoint(
+            model_config=lm.config, tokenizer=reversed_tokenizer, weights=lm.checkpoint.weights
+        )
+    )
     weights = {name: tensor.copy() for name, tensor in lm.checkpoint.weights.items()}
     weights["head.bias"][0] += 1
-    changed = LanguageModel(lm.config, lm.tokenizer, weights)
+    changed = LanguageModel(
+        Checkpoint(model_config=lm.config, tokenizer=lm.tokenizer, weights=weights)
+    )
     others = [lm_of("gru"), lm_of("lstm", residual=False), other, changed]
     assert len({one.fingerprint() for one in (lm, *others)}) == 5
 

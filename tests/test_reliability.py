@@ -15,7 +15,8 @@ import pytest
 from conftest import QUICK, QUICK_FLAGS, ROOT, one_line, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm.api import LanguageModel, load
+from charlm.api import LanguageModel
+from charlm.checkpoint import Checkpoint, load
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, DivergenceError
 from charlm.training.start import start
@@ -139,7 +140,9 @@ def test_a_model_that_has_diverged_is_an_error_not_a_warning():
     rng = np.random.default_rng(1)
     shapes = config.parameter_shapes(3)
     weights = {n: rng.normal(0, 9, s).astype(np.float32) for n, s in shapes.items()}
-    lm = LanguageModel(config, CharTokenizer("\nab"), weights)
+    lm = LanguageModel(
+        Checkpoint(model_config=config, tokenizer=CharTokenizer("\nab"), weights=weights)
+    )
     for use in (lm.generate, lm.score, lm.read):
         with pytest.raises(DivergenceError, match="NaN or infinite"):
             use("ab" * 2000)

@@ -80,7 +80,7 @@ def test_evaluation_and_sampling_in_between_change_nothing():
         for progress in trainer.run():
             if trainer is other and progress.step % 2:
                 evaluate(trainer.model, DATASET.validation)
-                LanguageModel.from_checkpoint(trainer.checkpoint()).generate(length=9)
+                LanguageModel(trainer.checkpoint()).generate(length=9)
                 torch.rand(5)
     assert_same_weights(one, other)
 

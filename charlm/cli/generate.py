@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from charlm.cli.parser import (
     Subparsers,
+    add_exact,
     add_json,
     add_run,
     add_settings,
     add_unknown,
     flag_of,
     given,
+    load_model,
     name,
     utf8,
 )
@@ -49,7 +51,7 @@ def add_parser(verbs: Subparsers) -> None:
         description="Write the prompt and what follows it to stdout, as it is drawn; with a model "
         f"of items, such as names, {ITEMS} items or --num-samples that begin with the prompt, "
         "unless --length, --stop or a state is given. On one machine sample i depends on the seed "
-        "and on i alone.",
+        "and on i alone; with --exact on any machine.",
     )
     add_run(parser)
     prompt = parser.add_mutually_exclusive_group()
@@ -79,6 +81,7 @@ def add_parser(verbs: Subparsers) -> None:
     parser.add_argument(
         "--load-state", type=name, metavar="FILE", help="continue from what --save-state saved"
     )
+    add_exact(parser)
     parser.add_argument(
         "--delay",
         type=_seconds,
@@ -95,7 +98,6 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write texts, or lines."""
-    from charlm import api
     from charlm.inference import prompt_state
     from charlm.inference.sampling import seeded
 
@@ -107,9 +109,8 @@ def run(arguments: Namespace) -> int:
         clash = [name for name in DERIVED if given(arguments, [name])]
         others = ["prompt", "prompt_file", "save_state", "load_state"]
         _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
-        lm = api.load(arguments.run, unknown=arguments.unknown)
-        return _write_lines(arguments, lm, config, lines)
-    lm = api.load(arguments.run, unknown=arguments.unknown)
+        return _write_lines(arguments, load_model(arguments), config, lines)
+    lm = load_model(arguments)
     states = ["save_state", "load_state"]
     as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
     if lm.config.items and not as_text:

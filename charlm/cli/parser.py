@@ -13,7 +13,7 @@ import typing
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import Field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from charlm import __version__
 from charlm.cells import CELLS
@@ -23,6 +23,9 @@ from charlm.errors import ConfigError
 from charlm.files import is_regular_file
 from charlm.settings import BOUNDS, Settings, field_type
 from charlm.suggestions import nearest_flag, nearest_value, nearest_verb
+
+if TYPE_CHECKING:
+    from charlm.api import LanguageModel
 
 EXAMPLES = """\
 examples:
@@ -231,6 +234,23 @@ def add_unknown(parser: argparse.ArgumentParser) -> None:
         help="what to do with a character that the model does not know: end with an error, skip "
         "it, or read the nearest one, such as E for É (default: error)",
     )
+
+
+def add_exact(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--exact``; see :func:`load_model`."""
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="compute the model in whole numbers: the same bits on any machine",
+    )
+
+
+def load_model(arguments: argparse.Namespace) -> "LanguageModel":
+    """Return the model that the run, ``--unknown`` and ``--exact`` of a verb ask for."""
+    from charlm import api
+
+    lm = api.load(arguments.run, unknown=arguments.unknown)
+    return lm.exact() if arguments.exact else lm
 
 
 def add_settings(

@@ -107,6 +107,7 @@ class TrainingBar:
 
     def _write_evaluation(self, progress: "Progress") -> None:
         from charlm.api import LanguageModel
+        from charlm.checkpoint import Checkpoint
 
         assert progress.validation_loss is not None
         line = (
@@ -119,7 +120,9 @@ class TrainingBar:
             self.bar.write(line, file=sys.stderr)
             return
         model, tokenizer = self.run.trainer.model, self.run.trainer.dataset.tokenizer
-        lm = LanguageModel(model.config, tokenizer, model.weights())
+        lm = LanguageModel(
+            Checkpoint(model_config=model.config, tokenizer=tokenizer, weights=model.weights())
+        )
         self.bar.write(f"{line}\n{indented(lm.generate(**SAMPLE))}", file=sys.stderr)
         self.sampled_at = time.monotonic()
         self.sample_seconds = self.sampled_at - began

@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from charlm.cli.parser import Subparsers, add_json, add_run, add_unknown, name
+from charlm.cli.parser import (
+    Subparsers,
+    add_exact,
+    add_json,
+    add_run,
+    add_unknown,
+    load_model,
+    name,
+)
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import (
     cut,
@@ -82,6 +90,7 @@ def add_parser(verbs: Subparsers) -> None:
     )
     add_json(parser, "print JSON: an object per text, or per line")
     add_unknown(parser)
+    add_exact(parser)
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -92,14 +101,13 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Show how surprising texts are."""
-    from charlm import api
     from charlm.data.text_files import read_text
 
     if not arguments.files and sys.stdin.isatty():
         raise CorpusError("no text to score: name a file, or pipe one to stdin")
     files = text_files(arguments.files)
     texts = {str(file): read_text([file]) for file in files} or {"stdin": read_stdin()}
-    lm = api.load(arguments.run, unknown=arguments.unknown)
+    lm = load_model(arguments)
     start = lm.read()
 
     def scored(file: str, text: str, line: int | None = None) -> Scored:

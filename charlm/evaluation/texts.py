@@ -3,17 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
+
 from charlm.checkpoint import Checkpoint
 from charlm.config import ComputeConfig
 from charlm.data.dataset import find_training_part, split_text
-from charlm.data.items import line_end
+from charlm.data.items import Rows, line_end
 from charlm.data.text_files import fingerprint, read_text
-from charlm.errors import CorpusError
+from charlm.data.tokenizer import Ids
+from charlm.errors import ConfigError, CorpusError, argument
 from charlm.evaluation.baselines import baselines
 from charlm.evaluation.dynamic import evaluate_dynamic
 from charlm.evaluation.loss import evaluate
 from charlm.evaluation.result import Evaluation
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
+from charlm.inference.scoring import read, score
+from charlm.integer.engine import ExactEngine
 from charlm.model.device import find_device
 from charlm.model.language_model import CharLM
 
@@ -98,6 +103,14 @@ def evaluate_checkpoint(
         DivergenceError: if the model's predictions are NaN or infinite.
     """
     ids = checkpoint.tokenizer.encode(text, source=source)
+    if checkpoint.exact:
+        if dynamic:
+            raise ConfigError(
+                f"{argument('dynamic')} does not go with a model in whole numbers, which does not "
+                "learn"
+            )
+        result = _evaluate_exactly(checkpoint, ids, on_progress)
+        return replace(result, baselines=baselines(past, text))
     model = CharLM(checkpoint.model_config, checkpoint.tokenizer.vocab_size)
     model.load_weights(checkpoint.weights)
     model.to(find_device(ComputeConfig(device=device).device))
@@ -105,3 +118,21 @@ def evaluate_checkpoint(
     result = evaluate(model, ids, line_end=end, on_progress=on_progress)
     adapted = evaluate_dynamic(model, ids, on_progress=on_progress) if dynamic else None
     return replace(result, dynamic=adapted, baselines=baselines(past, text))
+
+
+def _evaluate_exactly(
+    checkpoint: Checkpoint, ids: Ids, on_progress: ProgressCallback
+) -> Evaluation:
+    """Return how well a model in whole numbers predicts a text (N,) but for its first character."""
+    tokenizer = checkpoint.tokenizer
+    end = line_end(tokenizer) if checkpoint.model_config.items else None
+    engine = ExactEngine(checkpoint.model_config, checkpoint.weights, line_end=end)
+    if len(ids) < 2:
+        raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
+    if end is None:
+        nats = score(engine, ids[1:], read(engine, ids[:1]), on_progress)
+        return Evaluation(float(nats.mean(dtype=np.float64)), len(nats))
+    rows = Rows.of(ids, end)
+    whole = ids if ids[-1] == end else np.append(ids, end).astype(ids.dtype)
+    nats = score(engine, whole, read(engine, np.array([end])), on_progress)
+    return Evaluation(float(nats.mean(dtype=np.float64)), len(nats), len(rows.lengths))

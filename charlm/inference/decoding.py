@@ -19,7 +19,7 @@ from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError, argument
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import Doubles, choose, surprisal, unnormalized
+from charlm.inference.sampling import Doubles, choose
 
 # Samples of each block; the last number repeats. One sample alone is a product of a vector; above
 # that, products are fastest for multiples of 8, and 1 + 8 + 56 are 65 samples.
@@ -71,7 +71,7 @@ class Block:
         self.logits: NDArray[Any] = np.repeat(prompt.logits[None], count, axis=0)
         self.ids = np.zeros(count, np.intp)
         self.unread = False
-        self.generators = [np.random.default_rng([config.seed, index]) for index in indices]
+        self.generators = [engine.generator(config.seed, index) for index in indices]
         self.count = 0
         self.drawn: list[tuple[list[int], list[float] | None]] = []  # ids and nats by step
 
@@ -79,7 +79,9 @@ class Block:
         """Return the id and the nats of a sample at a step, one drawn before or the next one."""
         if step == self.count:
             ids = self.draw().tolist()
-            nats = surprisal(self.logits, self.ids).tolist() if self.with_surprisal else None
+            nats = None
+            if self.with_surprisal:
+                nats = self.engine.surprisal(self.logits, self.ids).tolist()
             if len(self.indices) == 1:
                 self.drawn.clear()  # nobody will ask for it: a sample may be without end
             self.drawn.append((ids, nats))
@@ -99,7 +101,7 @@ class Block:
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
             self._read()
             logits = self.logits if self.mask is None else self.logits + self.mask
-            w = unnormalized(logits, self.config)
+            w = self.engine.weights(logits, self.config)
         self.ids = choose(w, self.uniform[:, place])
         self.unread = True
         return self.ids

@@ -6,15 +6,23 @@ has only V values, so it is a table (V, P). How a layer is stepped is in
 :mod:`charlm.inference.kernels`.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.cells.base import State
-from charlm.config import ModelConfig
+from charlm.config import ModelConfig, SampleConfig
 from charlm.inference.kernels import KERNELS, Kernel
+from charlm.inference.sampling import Doubles, surprisal, unnormalized
 from charlm.tensor_file import Floats, Tensors
+
+
+class RandomNumbers(Protocol):
+    """A source of random numbers."""
+
+    def random(self, count: int, /) -> Doubles:
+        """Return the next numbers from [0, 1) (count,)."""
 
 
 class Engine:
@@ -79,6 +87,24 @@ class Engine:
             for layer, w in enumerate(self.layers)
         ]
 
+    def predict(self, y: Floats, out: Floats | None = None) -> Floats:
+        """Return the logits (..., V) for outputs of the backbone (..., H), in ``out`` if given."""
+        logits = np.dot(y, self.head_weight.T, out=out)
+        logits += self.head_bias
+        return logits
+
+    def weights(self, logits: NDArray[Any], config: SampleConfig) -> Doubles:
+        """Return weights to draw the next characters by, see ``sampling.unnormalized``."""
+        return unnormalized(logits, config)
+
+    def surprisal(self, logits: NDArray[Any], ids: NDArray[Any]) -> Doubles:
+        """Return -log p of characters ``ids`` (...), in nats, for logits (..., V)."""
+        return surprisal(logits, ids)
+
+    def generator(self, seed: int, sample: int) -> RandomNumbers:
+        """Return the random numbers that a sample is drawn with."""
+        return np.random.default_rng([seed, sample])
+
     @staticmethod
     def _of_layer(state: State, layer: int) -> State:
         return tuple(s[layer] for s in state)
@@ -92,7 +118,6 @@ class Stepper:
         self.kernels = engine.kernels(state)
         vocab_size, size = engine.head_weight.shape
         count = state[0].shape[1]
-        self.head = engine.head_weight.T
         self.x = np.empty((count, size), np.float32)
         self.logits = np.empty((count, vocab_size), np.float32)
 
@@ -104,9 +129,8 @@ class Stepper:
     def step(self, ids: NDArray[Any]) -> Floats:
         """Read one character of each sequence: ids (B,) -> logits (B, V) of the next."""
         if self.engine.line_end is not None:
-            ended = ids == self.engine.line_end
-            for state in (s for kernel in self.kernels for s in kernel.state):
-                state[ended] = 0
+            for kernel in self.kernels:
+                kernel.reset(ids == self.engine.line_end)
         first, *others = self.kernels
         first.move(self.engine.table[ids])
         x = first.output  # (B, H)
@@ -116,9 +140,7 @@ class Stepper:
                 x = np.add(x, kernel.output, out=self.x)
             else:
                 x = kernel.output
-        np.dot(x, self.head, out=self.logits)
-        self.logits += self.engine.head_bias
-        return self.logits
+        return self.engine.predict(x, self.logits)
 
     def read(self, ids: NDArray[Any]) -> Floats:
         """Read a window: ids (B, T) -> outputs of the backbone (B, T, H).
@@ -140,4 +162,4 @@ class Stepper:
 
     def predict(self, y: Floats) -> Floats:
         """Return the logits (..., V) that outputs of the backbone (..., H) stand for."""
-        return y @ self.head + self.engine.head_bias
+        return self.engine.predict(y)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.cells import GRU, LSTM, RNN, Cell
 from charlm.cells.base import State, split
@@ -38,6 +39,11 @@ class Kernel:
     def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
         """Return the weights of a layer, or of an upper layer, as this kernel wants them."""
         return w
+
+    def reset(self, rows: NDArray[np.bool_]) -> None:
+        """Begin again in the initial state in some lanes (B,)."""
+        for array in self.state:
+            array[rows] = 0
 
     @property
     def output(self) -> Floats:

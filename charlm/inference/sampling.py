@@ -45,12 +45,27 @@ def unnormalized(logits: NDArray[Any], config: SampleConfig) -> Doubles:
     best = np.maximum.reduce(scores, axis=1, keepdims=True)
     check_finite(best)
     if config.temperature == 0:
-        result = np.zeros_like(scores)
-        np.put_along_axis(result, scores.argmax(axis=1)[:, None], 1.0, axis=1)
-        return result
+        return likeliest(scores)
     scores -= best
     scores *= 1 / max(config.temperature, COLDEST)
-    w = np.exp(scores, out=scores)
+    return filtered(np.exp(scores, out=scores), logits, config)
+
+
+def likeliest(logits: NDArray[Any]) -> Doubles:
+    """Return weights (B, V) that leave only the first of the likeliest, of logits (B, V)."""
+    result = np.zeros(logits.shape)
+    np.put_along_axis(result, logits.argmax(axis=1)[:, None], 1.0, axis=1)
+    return result
+
+
+def filtered(w: Doubles, logits: NDArray[Any], config: SampleConfig) -> Doubles:
+    """Return weights ``w`` (B, V) without those that top-k, top-p and min-p leave out.
+
+    Args:
+        w: of each row; they are overwritten.
+        logits: by which they are ranked (B, V).
+        config: how characters are drawn.
+    """
     if config.top_k or config.top_p < 1:
         order = np.argsort(-logits, axis=1, kind="stable")
         ranked = np.take_along_axis(w, order, axis=1)
@@ -58,11 +73,11 @@ def unnormalized(logits: NDArray[Any], config: SampleConfig) -> Doubles:
             ranked[:, config.top_k :] = 0
         if config.top_p < 1:
             # Kept: each one before which less than top_p has been gathered, so at least one.
-            shares = ranked / ranked.sum(axis=1, keepdims=True)
-            ranked[np.cumsum(shares, axis=1) - shares >= config.top_p] = 0
+            sums = np.cumsum(ranked, axis=1)
+            ranked[sums - ranked >= config.top_p * sums[:, -1:]] = 0
         np.put_along_axis(w, order, ranked, axis=1)
     if config.min_p:
-        w[w < config.min_p] = 0
+        w[w < config.min_p * np.maximum.reduce(w, axis=1, keepdims=True)] = 0
     return w
 
 

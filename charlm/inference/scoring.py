@@ -11,7 +11,7 @@ from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import PROBE, read_chunked
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import check_finite, surprisal
+from charlm.inference.sampling import check_finite
 from charlm.tensor_file import Floats
 
 ITEMS = 64  # of a list, read side by side
@@ -69,7 +69,7 @@ def score(
     nats = np.empty(len(ids), np.float32)
     if len(ids):
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
-            nats[0] = surprisal(before.logits, ids[0])
+            nats[0] = engine.surprisal(before.logits, ids[0])
             reader = _EngineReader(engine, ids, on_progress, scored=True)
             nats[1:], _ = read_chunked(reader, len(ids) - 1, before.state)
         on_progress(1)
@@ -91,7 +91,7 @@ def _score_items(
     with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
         logits, stepper = before.logits[None], engine.stepper(before.state)
         for place in range(first):
-            nats[place] = surprisal(logits, ids[place : place + 1])[0]
+            nats[place] = engine.surprisal(logits, ids[place : place + 1])[0]
             logits = stepper.step(ids[place : place + 1])
         on_progress(first)
         rows = Rows.of(ids[first:], int(ids[first - 1]) if first < len(ids) else 0)
@@ -105,7 +105,9 @@ def _score_items(
                 logits = stepper.predict(stepper.read(inputs))
                 inside = targets != IGNORED
                 places = first + rows.starts[items, None] + start + np.arange(targets.shape[1])
-                nats[places[inside]] = surprisal(logits, np.where(inside, targets, 0))[inside]
+                nats[places[inside]] = engine.surprisal(logits, np.where(inside, targets, 0))[
+                    inside
+                ]
                 on_progress(int(inside.sum()))
     check_finite(nats)
     return nats
@@ -141,6 +143,8 @@ class _EngineReader:
             y = stepper.read(self.ids[places])
             first = offset if self.scored else min(end, max(offset, length - PROBE))
             following = self.ids[places[:, first - offset :] + 1]
-            nats[:, first:end] = surprisal(stepper.predict(y[:, first - offset :]), following)
+            nats[:, first:end] = self.engine.surprisal(
+                stepper.predict(y[:, first - offset :]), following
+            )
             self.on_progress(places.size)
         return nats, stepper.state

@@ -118,7 +118,10 @@ def inspect_text(
     progress = panels.Progress(report)
     ids = lm.checkpoint.tokenizer.encode(read_as, source=source or "the text")
     note = progress.part("reading", 1.5 * len(ids))
-    reading = read(lm.engine, lm.checkpoint.weights, ids, lm.read(), note)
+    engine = lm.engine
+    if lm.checkpoint.exact:  # what is looked into is computed in float32, with the same weights
+        engine = Engine(engine.config, lm.checkpoint.weights, line_end=engine.line_end)
+    reading = read(engine, lm.checkpoint.weights, ids, lm.read(), note)
     output = next(iter(reading.states.values()))
     figures: dict[str, Any] = {
         "format": 1,
@@ -132,7 +135,7 @@ def inspect_text(
         },
         "surprise": panels.surprise(reading),
         "neurons": panels.neurons(reading, wanted, named, progress),
-        "memory": panels.memory(lm.engine, reading, progress),
+        "memory": panels.memory(engine, reading, progress),
         **panels.gradients(lm.checkpoint, reading, progress),
         "gates": panels.gates(reading),
         "matching": {"codes": matching.codes(output[:, -1])},

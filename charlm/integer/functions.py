@@ -33,7 +33,7 @@ def exp(x: Doubles) -> Doubles:
     result = np.ones_like(r)
     for k in range(14, 0, -1):  # its series
         result = result * r / k + 1
-    return np.ldexp(result, -halvings.astype(np.int32))  # type: ignore[no-any-return]
+    return np.ldexp(result, -halvings.astype(np.int32))
 
 
 def log(x: Doubles) -> Doubles:
@@ -67,13 +67,23 @@ class Exact:
     """The array library of exact functions; see the module."""
 
     # What numpy rounds in one way only, or not at all.
-    SAME = ("abs", "clip", "concatenate", "floor", "maximum", "minimum", "ones_like", "rint")
+    SAME: tuple[str, ...] = (
+        "abs",
+        "clip",
+        "concatenate",
+        "floor",
+        "maximum",
+        "minimum",
+        "ones_like",
+        "rint",
+    )
     SAME = (*SAME, "sign", "sqrt", "stack", "where", "zeros_like")
 
     def tanh(self, x: Floats) -> Floats:
         """Return tanh of ``x`` (...), to the nearest entry of its table."""
         places = np.clip(x * np.float32(STEPS) + np.float32(CENTER), 0, len(TANH) - 1)
-        return TANH.take(places.astype(np.intp), mode="clip")
+        found: Floats = TANH.take(places.astype(np.intp), mode="clip")
+        return found
 
     def exp(self, x: Floats) -> Floats:
         """Return the exponential function of ``x`` (...), at most that of 80."""
@@ -100,4 +110,4 @@ EXACT = Exact()
 def weights(gaps: NDArray[Any]) -> Doubles:
     """Return exp(-gaps) (...) as whole numbers, 2 ** WEIGHT_BITS for 0."""
     places = np.minimum(gaps * STEPS + 0.5, EXP_LIMIT * STEPS)
-    return EXP.take(places.astype(np.intp))  # type: ignore[no-any-return]
+    return EXP.take(places.astype(np.intp))

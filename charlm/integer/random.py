@@ -44,4 +44,18 @@ def uniform(seed: int, sample: int, start: int, count: int) -> Doubles:
     places = (start + np.arange(count, dtype=np.uint64)).astype(np.uint32)
     key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
     x, y = threefry(key, places, np.full(count, sample & 0xFFFFFFFF, np.uint32))
-    return (x * 2.0**21 + (y >> np.uint32(11))) * 2.0**-53  # type: ignore[no-any-return]
+    return (x * 2.0**21 + (y >> np.uint32(11))) * 2.0**-53
+
+
+class Generator:
+    """The numbers of one sample, one after the other; used as ``numpy.random.Generator``."""
+
+    def __init__(self, seed: int, sample: int):
+        self.seed = seed
+        self.sample = sample
+        self.place = 0
+
+    def random(self, count: int) -> Doubles:
+        """Return the next numbers from [0, 1) (count,)."""
+        self.place += count
+        return uniform(self.seed, self.sample, self.place - count, count)

@@ -1,0 +1,115 @@
+"""The network stepped in whole numbers: the engine of :mod:`charlm.inference`, with exact sums.
+
+Every matrix product takes whole numbers: weights as :mod:`charlm.quantization` rounds
+them, and activations in units of ``2 ** -bits``. All else is plain float32 arithmetic in the order
+in which the cell states it, with the functions of :mod:`charlm.integer.functions`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.cells import Cell
+from charlm.cells.base import State
+from charlm.config import ModelConfig, SampleConfig
+from charlm.inference.engine import Engine
+from charlm.inference.kernels import Kernel
+from charlm.inference.sampling import Doubles, check_finite, filtered, likeliest
+from charlm.integer import functions
+from charlm.integer.bounds import activation_bits
+from charlm.integer.kernels import EXACT_KERNELS, ExactKernel, Matrix
+from charlm.integer.random import Generator
+from charlm.quantization import rounded
+from charlm.tensor_file import Floats, Tensors
+
+TABLE_BITS = 12  # of the input product of layer 0, after the point
+
+
+class ExactEngine(Engine):
+    """The language model of ``config`` with ``weights``, rounded to whole numbers.
+
+    See :class:`charlm.inference.engine.Engine` for the arguments, and ``ValueError`` as there.
+
+    Raises:
+        ConfigError: if its layers are too wide for exact sums, or its cell uses what is not exact.
+    """
+
+    kernel: type[ExactKernel]
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Tensors,
+        *,
+        line_end: int | None = None,
+        implementation: str = "fused",
+    ):
+        self.config = config
+        self.line_end = line_end
+        self.cell: Cell = config.cell
+        weights = rounded(weights)
+        self.bits = bits = activation_bits(config, weights)
+        fused = implementation == "fused"
+        self.kernel = EXACT_KERNELS.get(self.cell, ExactKernel) if fused else ExactKernel
+        parts = [
+            {name: weights[f"backbone.layers.{k}.{name}"] for name in config.layer_parameters(k)}
+            for k in range(config.num_layers)
+        ]
+        self.layers = [
+            self.kernel.prepared(_exact(part, bits), upper=k > 0) for k, part in enumerate(parts)
+        ]
+        embedding = weights["embedding.weight"]
+        scale = np.float32(2**TABLE_BITS)
+        with np.errstate(over="ignore", invalid="ignore"):
+            projected = self.cell.project(embedding, _exact(parts[0], None))
+            projected = np.rint(projected * scale) / scale
+        self.table = self.kernel.of_table(projected, self.layers[0])
+        self.head_weight = embedding if config.tie_weights else weights["head.weight"]
+        self.head_bias = weights["head.bias"]
+        self.head = Matrix(self.head_weight, bits)
+
+    def kernels(self, state: State) -> list[Kernel]:
+        """See :class:`Engine`."""
+        return [
+            self.kernel(self.cell, w, self._of_layer(state, layer), self.bits)
+            for layer, w in enumerate(self.layers)
+        ]
+
+    def predict(self, y: Floats, out: Floats | None = None) -> Floats:
+        """See :class:`Engine`; ``y`` is in units of ``2 ** -bits``."""
+        if self.kernel.bounded:
+            result = np.dot(y, self.head.scaled, out=out)
+        else:
+            result = (y * np.float32(2.0**-self.bits)) @ self.head.T
+            if out is not None:
+                out[:] = result
+                result = out
+        result += self.head_bias
+        return result
+
+    def weights(self, logits: NDArray[Any], config: SampleConfig) -> Doubles:
+        """See :class:`Engine`; they are whole numbers, so their sums are exact."""
+        best = np.maximum.reduce(logits, axis=1, keepdims=True)
+        check_finite(best)
+        if config.temperature == 0:
+            return likeliest(logits)
+        gaps = best - logits.astype(np.float64)
+        gaps *= 1 / config.temperature
+        return filtered(functions.weights(gaps), logits, config)
+
+    def surprisal(self, logits: NDArray[Any], ids: NDArray[Any]) -> Doubles:
+        """See :class:`Engine`."""
+        gaps = logits.max(axis=-1, keepdims=True).astype(np.float64) - logits
+        picked = np.take_along_axis(gaps, np.asarray(ids, np.intp)[..., None], axis=-1)[..., 0]
+        sums: Doubles = functions.weights(gaps).sum(axis=-1)
+        result: Doubles = functions.log(sums * 2.0**-functions.WEIGHT_BITS) + picked
+        return result
+
+    def generator(self, seed: int, sample: int) -> Generator:
+        """See :class:`Engine`."""
+        return Generator(seed, sample)
+
+
+def _exact(w: Tensors, bits: int | None) -> dict[str, Any]:
+    return {name: Matrix(a, bits) if a.ndim > 1 else a for name, a in w.items()}

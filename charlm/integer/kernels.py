@@ -1,0 +1,351 @@
+"""Kernels of the network in whole numbers: one layer, moved in place.
+
+:class:`ExactKernel` runs the equations of any cell. Those below it give the same bits faster, for
+cells whose outputs are within -1 and 1: there every sum is exact, so it may be made in another
+order. A step of theirs counts in entries of a table: weights are multiplied by ``STEPS``, and what
+is added is a place in the table at once. What that multiplies with are powers of two, so exact.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.cells import GRU, LSTM, RNN, Cell
+from charlm.cells.base import State, split
+from charlm.errors import ConfigError
+from charlm.inference.kernels import Kernel, by_gate, side_by_side
+from charlm.integer.bounds import EXACT_SUM
+from charlm.integer.functions import CENTER, EXACT, SIGMOID, STEPS, TANH
+from charlm.quantization import exponents
+from charlm.tensor_file import Floats
+
+
+class Matrix:
+    """A matrix (R, C) of weights, for cells to be used as ``x @ w.T`` and in no other way.
+
+    What is multiplied with it is rounded to multiples of ``2 ** -bits`` first. Where it is so large
+    that sums would not be exact, it is rounded to as many multiples of a larger power of two, for
+    each lane by itself.
+
+    Args:
+        values: the weights, as ``quantization.rounded`` returns them.
+        bits: of what is multiplied with it; None is for what is a multiple of a power of two
+            already, such as an embedding: it is not rounded.
+    """
+
+    __array_ufunc__ = None  # so that an array leaves the product to this class
+
+    def __init__(self, values: Floats, bits: int | None):
+        self.values = values
+        self.bits = bits
+        self.T = _Product(self)
+        if bits is not None:
+            self.scaled = values.T * np.float32(2.0**-bits)  # for what is in units of 2 ** -bits
+            units = np.ldexp(1.0, -exponents(values).astype(np.int32))
+            sums = np.abs(values.astype(np.float64)).sum(axis=-1) / units
+            self.most = np.float32(EXACT_SUM / max(1.0, sums.max()) * 2.0**-bits / 2)
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(f"in whole numbers a cell may use a matrix as x @ w.T only, not {name}")
+
+
+class _Product:
+    __array_ufunc__ = None
+
+    def __init__(self, matrix: Matrix):
+        self.matrix = matrix
+
+    def __rmatmul__(self, x: Floats) -> Floats:
+        matrix = self.matrix
+        if matrix.bits is None:
+            doubles = x.astype(np.float64) @ matrix.values.T.astype(np.float64)
+            return doubles.astype(np.float32)
+        most = np.abs(x).max(axis=-1, keepdims=True)
+        if (most <= matrix.most).all():
+            return self._of_small(x)
+        _, e = np.frexp(most / matrix.most)
+        e = np.where(most > matrix.most, e, 0)
+        return np.ldexp(self._of_small(np.ldexp(x, -e)), e)
+
+    def _of_small(self, x: Floats) -> Floats:
+        assert self.matrix.bits is not None
+        return np.rint(x * np.float32(2.0**self.matrix.bits)) @ self.matrix.scaled  # type: ignore[no-any-return]
+
+
+class ExactKernel(Kernel):
+    """One layer, moved in place by the equations of its cell.
+
+    Its input and its output are in units of ``2 ** -bits``.
+
+    Args:
+        cell: the recurrence.
+        w: the weights, as :meth:`prepared` returned them.
+        state: arrays (B, ...) to start from; they are copied.
+        bits: see above.
+    """
+
+    bounded: ClassVar[bool] = False  # whether outputs are known to be within -1 and 1
+
+    def __init__(self, cell: Cell, w: Any, state: State, bits: int):
+        super().__init__(cell, w, state)
+        self.units = np.float32(2.0**bits)
+
+    @classmethod
+    def of_table(cls, projected: Floats, w: Any) -> Floats:
+        """Return what :meth:`move` wants, of the input products that the cell gives (V, P)."""
+        return projected
+
+    @property
+    def output(self) -> Floats:
+        """See :class:`Kernel`."""
+        return np.rint(self.state[0] * self.units)  # type: ignore[no-any-return]
+
+    def project(self, x: Floats) -> Floats:
+        """See :class:`Kernel`."""
+        return self.cell.project(x / self.units, self.w)  # type: ignore[no-any-return]
+
+    def move(self, projected: Floats) -> None:
+        """See :class:`Kernel`."""
+        self.state = self.cell.step(EXACT, projected, self.state, self.w)
+
+
+class FusedKernel(ExactKernel):
+    """A layer of a cell with gates and bounded outputs. It keeps h in units of ``2 ** -bits``.
+
+    Attributes:
+        h: the output before it is rounded (B, H).
+        q: the output (B, H).
+    """
+
+    bounded = True
+    order: ClassVar[tuple[int, ...]]  # of the gates, those of a sigmoid first
+    halved: ClassVar[int]  # how many those are: sigmoid(a) = 0.5 + 0.5 tanh(0.5 a)
+
+    def __init__(self, cell: Cell, w: Any, state: State, bits: int):
+        self.cell = cell
+        self.w = w
+        self.units = np.float32(2.0**bits)
+        self.tanh = TANH * self.units
+        self.recurrent, self.bias = w["weight_hh"], w["bias"]
+        self.is_joint = "joint" in w
+        h = state[0] * self.units
+        self.others = [s.copy() for s in state[1:]]
+        if self.is_joint:
+            self.both, self.x, self.q = side_by_side(len(w["joint"]), np.rint(h))
+        else:
+            self.q = np.rint(h)
+        self.h = h
+        self.a = np.empty((len(h), self.recurrent.shape[1]), np.float32)
+        self.places: NDArray[np.intp] = np.empty(self.a.shape, np.intp)
+
+    @property
+    def state(self) -> State:
+        """The state, arrays (B, ...)."""
+        return (self.h / self.units, *(s.copy() for s in self.others))
+
+    @state.setter
+    def state(self, state: State) -> None:
+        raise AttributeError("state")
+
+    def reset(self, rows: NDArray[np.bool_]) -> None:
+        """See :class:`Kernel`."""
+        for array in (self.h, self.q, *self.others):
+            array[rows] = 0
+
+    @property
+    def output(self) -> Floats:
+        """See :class:`Kernel`."""
+        return self.q
+
+    @classmethod
+    def places_by_gate(cls, rows: Floats) -> Floats:
+        """Return rows (G*H, ...) in the order of this kernel, as steps of a table."""
+        return by_gate(rows, cls.order, cls.halved) * np.float32(STEPS)
+
+
+class SummedKernel(FusedKernel):
+    """A cell that needs only the sum of its input product and its recurrent product."""
+
+    @classmethod
+    def prepared(cls, w: Any, *, upper: bool) -> Any:
+        """See :class:`Kernel`."""
+        bits = w["weight_hh"].bits
+        unit = np.float32(2.0**-bits)
+        parts = [cls.places_by_gate(w[n].values) * unit for n in ("weight_ih", "weight_hh")]
+        bias = cls.places_by_gate(w["bias_ih"] + w["bias_hh"]) + np.float32(CENTER)
+        result = {"bias": bias, "bias_hh": w["bias_hh"], "weight_hh": parts[1].T}
+        if upper:
+            joint = np.concatenate(parts, axis=1)
+            inputs = parts[0].shape[1]
+            result |= {"joint": joint.T, "weight_ih": parts[0].T, "weight_hh": joint[:, inputs:].T}
+        return result
+
+    @classmethod
+    def of_table(cls, projected: Floats, w: Any) -> Floats:
+        """See :class:`ExactKernel`."""
+        rows = (projected + w["bias_hh"]).T
+        return np.ascontiguousarray(cls.places_by_gate(rows).T) + np.float32(CENTER)
+
+    def project(self, x: Floats) -> Floats:
+        """See :class:`Kernel`."""
+        return x @ self.w["weight_ih"] + self.bias  # type: ignore[no-any-return]
+
+    def move(self, projected: Floats) -> None:
+        """See :class:`Kernel`."""
+        np.matmul(self.q, self.recurrent, out=self.a)
+        self.a += projected
+        self.activate()
+
+    def feed(self, x: Floats) -> None:
+        """See :class:`Kernel`."""
+        self.x[:] = x
+        np.dot(self.both, self.w["joint"], out=self.a)
+        self.a += self.bias
+        self.activate()
+
+    def activate(self) -> None:
+        """Move the state, given the places of the activations in their tables, ``a``."""
+        raise NotImplementedError  # pragma: no cover
+
+
+class RNNKernel(SummedKernel):
+    """See ``cells.RNN``, with tanh."""
+
+    order, halved = (0,), 0
+
+    def activate(self) -> None:
+        """See :class:`SummedKernel`."""
+        np.copyto(self.places, self.a, casting="unsafe")
+        self.tanh.take(self.places, mode="clip", out=self.h)
+        np.rint(self.h, out=self.q)
+
+
+class LSTMKernel(SummedKernel):
+    """See ``cells.LSTM``."""
+
+    order, halved = (0, 1, 3, 2), 3  # i, f, o, g
+
+    def __init__(self, cell: Cell, w: Any, state: State, bits: int):
+        super().__init__(cell, w, state, bits)
+        (self.c,) = self.others
+        lanes, size = self.h.shape
+        self.gates = np.empty((lanes, 3 * size), np.float32)
+        self.i, self.f, self.o = split(self.gates, 3)
+        self.g = np.empty((lanes, size), np.float32)
+        self.at_gates, self.at_g = self.places[:, : 3 * size], self.places[:, 3 * size :]
+        self.at_c: NDArray[np.intp] = np.empty((lanes, size), np.intp)
+
+    def activate(self) -> None:
+        """See :class:`SummedKernel`."""
+        np.copyto(self.places, self.a, casting="unsafe")
+        SIGMOID.take(self.at_gates, mode="clip", out=self.gates)
+        TANH.take(self.at_g, mode="clip", out=self.g)
+        c = self.c
+        c *= self.f
+        self.i *= self.g
+        c += self.i
+        np.multiply(c, STEPS, out=self.g)
+        self.g += CENTER
+        np.copyto(self.at_c, self.g, casting="unsafe")
+        self.tanh.take(self.at_c, mode="clip", out=self.h)
+        self.h *= self.o
+        np.rint(self.h, out=self.q)
+
+
+class GRUKernel(FusedKernel):
+    """See ``cells.GRU``; the gates are n, r, z of the input, and r, z, n of the state.
+
+    In an upper layer of one lane there is one product, see ``inference.kernels.GRUKernel``.
+    """
+
+    order, halved = (0, 1, 2), 2
+    MOST = 384  # units up to which one product is faster than two
+
+    def __init__(self, cell: Cell, w: Any, state: State, bits: int):
+        super().__init__(cell, w, state, bits)
+        lanes, size = self.h.shape
+        self.is_joint = self.is_joint and lanes == 1
+        if not self.is_joint:
+            self.q = self.q.copy()
+        self.a = np.empty((lanes, (4 if self.is_joint else 3) * size), np.float32)
+        self.of_state = self.a[:, -3 * size :]
+        self.rz, self.n = self.of_state[:, : 2 * size], self.of_state[:, 2 * size :]
+        self.gates = np.empty((lanes, 2 * size), np.float32)
+        self.r, self.z = split(self.gates, 2)
+        self.at_gates: NDArray[np.intp] = np.empty(self.gates.shape, np.intp)
+        self.at_n: NDArray[np.intp] = np.empty((lanes, size), np.intp)
+        self.rest = np.empty((lanes, size), np.float32)
+
+    @classmethod
+    def prepared(cls, w: Any, *, upper: bool) -> Any:
+        """See :class:`Kernel`."""
+        size = w["weight_hh"].values.shape[1]
+        unit = np.float32(2.0 ** -w["weight_hh"].bits)
+        of_input, of_state = (
+            cls.places_by_gate(w[n].values) * unit for n in ("weight_ih", "weight_hh")
+        )
+        of_input = np.roll(of_input, size, axis=0)
+        bias = np.roll(cls.places_by_gate(w["bias_ih"]), size)
+        own = cls.places_by_gate(w["bias_hh"])
+        own[: 2 * size] += CENTER
+        result = {"weight_ih": of_input.T, "weight_hh": of_state.T, "bias": bias, "bias_hh": own}
+        if upper and size <= cls.MOST:
+            inputs = of_input.shape[1]
+            joint = np.zeros((4 * size, inputs + size), np.float32)
+            joint[:-size, :inputs] = of_input
+            joint[size:, inputs:] = of_state
+            both = np.concatenate([bias, np.zeros(size, np.float32)])
+            both[size:] += own
+            result |= {"joint": joint.T, "joint_bias": both}
+        return result
+
+    @classmethod
+    def of_table(cls, projected: Floats, w: Any) -> Floats:
+        """See :class:`ExactKernel`."""
+        size = projected.shape[1] // 3
+        return np.ascontiguousarray(np.roll(cls.places_by_gate(projected.T), size, axis=0).T)
+
+    def project(self, x: Floats) -> Floats:
+        """See :class:`Kernel`."""
+        return x @ self.w["weight_ih"] + self.bias  # type: ignore[no-any-return]
+
+    def move(self, projected: Floats) -> None:
+        """See :class:`Kernel`."""
+        size = self.n.shape[1]
+        np.dot(self.q, self.recurrent, out=self.of_state)
+        self.of_state += self.w["bias_hh"]
+        self.rz += projected[:, size:]
+        self.activate(projected[:, :size])
+
+    def feed(self, x: Floats) -> None:
+        """See :class:`Kernel`."""
+        if self.is_joint:
+            self.x[:] = x
+            np.dot(self.both, self.w["joint"], out=self.a)
+            self.a += self.w["joint_bias"]
+            self.activate(self.a[:, : self.n.shape[1]])
+        else:
+            self.move(self.project(x))
+
+    def activate(self, x_n: Floats) -> None:
+        """Move the state, given its own products and what n has of the input."""
+        np.copyto(self.at_gates, self.rz, casting="unsafe")
+        SIGMOID.take(self.at_gates, mode="clip", out=self.gates)
+        self.n *= self.r
+        self.n += x_n
+        self.n += CENTER
+        np.copyto(self.at_n, self.n, casting="unsafe")
+        self.tanh.take(self.at_n, mode="clip", out=self.n)
+        np.subtract(1, self.z, out=self.rest)
+        self.n *= self.rest
+        self.h *= self.z
+        self.h += self.n
+        np.rint(self.h, out=self.q)
+
+
+EXACT_KERNELS: dict[Cell, type[ExactKernel]] = {
+    RNN(): RNNKernel,
+    LSTM(): LSTMKernel,
+    GRU(): GRUKernel,
+}

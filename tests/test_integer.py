@@ -1,0 +1,276 @@
+"""The network in whole numbers: the same bits in any order, close to the network in float32."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import BACKBONES, tiny_config
+
+from charlm.api import LanguageModel, load
+from charlm.cells import CELLS
+from charlm.cells.base import Cell, Parameter
+from charlm.checkpoint import Checkpoint, in_whole_numbers
+from charlm.config import SampleConfig
+from charlm.data.tokenizer import CharTokenizer
+from charlm.errors import CheckpointError, ConfigError
+from charlm.inference.engine import Engine
+from charlm.inference.sampling import choose
+from charlm.integer import bounds, functions, random
+from charlm.integer.engine import ExactEngine
+from charlm.integer.kernels import Matrix
+from charlm.model.language_model import CharLM
+from charlm.quantization import exponents, rounded, values, whole
+
+TEXT = "\n abcdefgh"
+V = len(TEXT)
+
+
+def weights_of(backbone, nonlinearity="tanh", *, scale=3.0, **changes):
+    config = tiny_config(backbone, nonlinearity, **changes)
+    scale = 1.0 if nonlinearity == "relu" else scale
+    weights = CharLM(config, V, seed=5).weights()
+    return config, {name: w * np.float32(scale) for name, w in weights.items()}
+
+
+def lm_of(backbone, nonlinearity="tanh", **changes):
+    config, weights = weights_of(backbone, nonlinearity, **changes)
+    tokenizer = CharTokenizer(TEXT)
+    return LanguageModel(Checkpoint(model_config=config, tokenizer=tokenizer, weights=weights))
+
+
+def ids_of(count, lanes, seed=1):
+    return np.random.default_rng(seed).integers(0, V, (lanes, count))
+
+
+def test_rounded_weights_are_whole_numbers_of_8_bits_and_near():
+    rng = np.random.default_rng(2)
+    matrix = (rng.normal(size=(37, 11)) * np.exp(rng.normal(0, 3, (37, 1)))).astype(np.float32)
+    numbers, k = whole(matrix)
+    assert np.abs(numbers.astype(int)).max() == 127 or np.abs(numbers.astype(int)).max() > 63
+    again = values(numbers, k)
+    assert (np.abs(again - matrix).max(axis=1) <= 2.0 ** -(k.astype(float) + 1)).all()
+    np.testing.assert_array_equal(rounded({"w": again})["w"], again)  # rounding twice is once
+    np.testing.assert_array_equal(exponents(np.zeros((3, 2), np.float32)) <= 10, True)
+
+
+def test_tables_are_within_half_a_step_of_the_functions():
+    x = np.linspace(-12, 12, 100_003).astype(np.float32)
+    assert np.abs(functions.EXACT.tanh(x) - np.tanh(x)).max() < 0.5 / functions.STEPS + 1e-6
+    gaps = np.linspace(0, 25, 100_003)
+    error = functions.weights(gaps) / 2.0**functions.WEIGHT_BITS - np.exp(-gaps)
+    assert (
+        np.abs(error) <= np.exp(-gaps) * 0.51 / functions.STEPS + 2.0**-functions.WEIGHT_BITS
+    ).all()
+
+
+def test_exp_and_log_are_right_to_the_last_bits():
+    x = -np.random.default_rng(3).exponential(5, 10_001)
+    np.testing.assert_allclose(functions.exp(x), np.exp(x), rtol=4e-16)
+    y = np.exp(np.random.default_rng(4).normal(0, 5, 10_001))
+    np.testing.assert_allclose(functions.log(y), np.log(y), rtol=4e-16, atol=2e-16)
+
+
+def test_random_numbers_are_those_of_the_paper_and_a_function_of_their_place():
+    """The known answers are those that the authors publish for Threefry-2x32 with 20 rounds."""
+    zero = np.zeros(1, np.uint32)
+    x, y = random.threefry((0, 0), zero, zero)
+    assert (int(x[0]), int(y[0])) == (0x6B200159, 0x99BA4EFE)
+    ones = np.full(1, 0xFFFFFFFF, np.uint32)
+    x, y = random.threefry((0xFFFFFFFF, 0xFFFFFFFF), ones, ones)
+    assert (int(x[0]), int(y[0])) == (0x1CB996FC, 0xBB002BE7)
+    numbers = random.uniform(7, 3, 0, 50)
+    parts = random.Generator(7, 3)
+    np.testing.assert_array_equal(np.concatenate([parts.random(19), parts.random(31)]), numbers)
+    assert len({*numbers, *random.uniform(8, 3, 0, 50), *random.uniform(7, 4, 0, 50)}) == 150
+    assert (random.uniform(2**63 - 1, 0, 0, 9) != random.uniform(2**31 - 1, 0, 0, 9)).all()
+
+
+def test_random_numbers_are_uniform():
+    """Chi square over 64 bins: a right generator fails with probability 1e-6."""
+    numbers = np.concatenate([random.uniform(1, sample, 0, 1000) for sample in range(64)])
+    counts = np.bincount((numbers * 64).astype(int), minlength=64)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 125
+    assert 0 <= numbers.min() < numbers.max() < 1
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_product_is_exact(bits):
+    """Against products of fractions, for inputs of any size; each is rounded by itself."""
+    rng = np.random.default_rng(6)
+    w = rounded({"w": rng.normal(0, 0.3, (5, 600)).astype(np.float32)})["w"]
+    x = (rng.normal(size=(7, 600)) * 10.0 ** np.arange(-3, 4)[:, None]).astype(np.float32)
+    matrix = Matrix(w, bits)
+    found = x @ matrix.T
+    for lane, row in enumerate(found):
+        np.testing.assert_array_equal(row, (x[lane : lane + 1] @ matrix.T)[0])
+        most = np.abs(x[lane]).max()
+        e = max(0, math.frexp(most / matrix.most)[1]) if most > matrix.most else 0
+        unit = 2.0 ** (e - bits)
+        inputs = [Fraction(float(np.rint(v / unit) * unit)) for v in x[lane].astype(float)]
+        for column in range(5):
+            exact = sum(a * Fraction(float(b)) for a, b in zip(inputs, w[column], strict=True))
+            assert Fraction(float(row[column])) == exact
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+@pytest.mark.parametrize("residual", [True, False])
+def test_kernels_give_the_bits_of_the_equations(name, nonlinearity, residual):
+    """Step by step and window by window, from a state that is not zero, whatever is beside it."""
+    config, weights = weights_of(name, nonlinearity, num_layers=3, residual=residual)
+    ids = ids_of(60, 4)
+    fast = ExactEngine(config, weights)
+    slow = ExactEngine(config, weights, implementation="reference")
+    steppers = [engine.stepper(engine.initial_state(4)) for engine in (fast, slow, fast)]
+    alone = fast.stepper(fast.initial_state(1))
+    for t in range(30):
+        logits = [stepper.step(ids[:, t]).copy() for stepper in steppers]
+        np.testing.assert_array_equal(logits[0], logits[1])
+        np.testing.assert_array_equal(logits[0][2:3], alone.step(ids[2:3, t]))
+    state = steppers[0].state
+    for mine, other in zip(state, steppers[1].state, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    window = fast.stepper(state)
+    y = window.predict(window.read(ids[:, 30:]))
+    for t in range(30, 60):
+        np.testing.assert_array_equal(y[:, t - 30], steppers[0].step(ids[:, t]))
+    for mine, other in zip(window.state, steppers[0].state, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+def test_it_predicts_as_the_network_in_float32_does(name, nonlinearity):
+    config, weights = weights_of(name, nonlinearity, scale=1.5)
+    ids = ids_of(400, 3)
+    exact, engine = ExactEngine(config, weights), Engine(config, weights)
+    a, b = (e.stepper(e.initial_state(3)) for e in (exact, engine))
+    gap = 0.0
+    for t in range(399):
+        one, other = a.step(ids[:, t]), b.step(ids[:, t])
+        gap += float(
+            np.mean(exact.surprisal(one, ids[:, t + 1]) - engine.surprisal(other, ids[:, t + 1]))
+        )
+    assert abs(gap / 399) < 0.005
+
+
+def test_surprisal_is_that_of_the_softmax():
+    config, weights = weights_of("lstm")
+    exact = ExactEngine(config, weights)
+    logits = np.random.default_rng(8).normal(0, 4, (57, V)).astype(np.float32)
+    ids = ids_of(57, 1)[0]
+    expected = np.log(np.exp(logits).sum(1, dtype=float)) - logits[np.arange(57), ids]
+    np.testing.assert_allclose(exact.surprisal(logits, ids), expected, atol=0.6 / functions.STEPS)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 1.0}, {"temperature": 0.6, "top_k": 4}, {"top_p": 0.7}, {"min_p": 0.1}],
+)
+def test_weights_leave_out_what_the_float_ones_do_and_follow_them(settings):
+    config, weights = weights_of("gru")
+    logits = np.random.default_rng(9).normal(0, 1.5, (41, V)).astype(np.float32)
+    drawn = SampleConfig(**settings)
+    mine = ExactEngine(config, weights).weights(logits, drawn)
+    other = Engine(config, weights).weights(logits, drawn)
+    assert (mine == np.rint(mine)).all()
+    np.testing.assert_allclose(
+        mine / mine.sum(1, keepdims=True), other / other.sum(1, keepdims=True), atol=2e-3
+    )
+    cold = ExactEngine(config, weights).weights(logits, SampleConfig(temperature=0))
+    np.testing.assert_array_equal(choose(cold, np.full(41, 0.5)), logits.argmax(1))
+
+
+def test_a_sample_depends_on_seed_and_number_alone():
+    lm = lm_of("lstm").exact()
+    many = ["".join(s) for s in lm.samples("ab", num_samples=11, length=60, seed=4)]
+    assert many[0] == lm.generate("ab", length=60, seed=4)
+    few = ["".join(s) for s in lm.samples("ab", num_samples=3, length=60, seed=4)]
+    assert many[:3] == few
+    assert len({*many}) == 11
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_model_in_whole_numbers_is_saved_and_loaded(tmp_path, tie):
+    lm = lm_of("gru", tie_weights=tie, **({"embedding_size": 7, "hidden_size": 7} if tie else {}))
+    exact, path = lm.exact(), tmp_path / "m.safetensors"
+    exact.save(path)
+    again = load(path)
+    assert again.checkpoint.exact
+    assert again.fingerprint() == exact.fingerprint() != lm.fingerprint()
+    assert again.generate("ab", length=99, seed=3) == exact.generate("ab", length=99, seed=3)
+    np.testing.assert_array_equal(again.score("abc hgf"), exact.score("abc hgf"))
+    np.testing.assert_array_equal(again.exact().score("abc hgf"), exact.score("abc hgf"))
+    state = tmp_path / "s.state"
+    exact.save_state(exact.read("abc"), state)
+    assert again.load_state(state).fits(again.config, V)
+    with pytest.raises(CheckpointError, match="of another model"):
+        lm.load_state(state)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="checksum"):
+        load(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elementwise(Cell):
+    """A cell with a vector in place of a recurrent matrix, and an unbounded output."""
+
+    function: str = "tanh"
+
+    def parameters(self, input_size, hidden_size):
+        return {
+            "weight": Parameter((hidden_size, input_size), ("xavier_uniform",)),
+            "own": Parameter((hidden_size,), (0.9,)),
+        }
+
+    def project(self, x, w):
+        return x @ w["weight"].T
+
+    def step(self, xp, projected, state, w):
+        (h,) = state
+        return (w["own"] * h + 3 * getattr(xp, self.function)(projected),)
+
+
+def test_any_cell_runs_in_whole_numbers_or_says_what_it_may_not_use(monkeypatch):
+    monkeypatch.setitem(CELLS, "elementwise", Elementwise)
+    config, weights = weights_of("elementwise", num_layers=2, scale=1.0)
+    ids = ids_of(40, 9)
+    exact = ExactEngine(config, weights)
+    together, alone = exact.stepper(exact.initial_state(9)), exact.stepper(exact.initial_state(1))
+    for t in range(40):
+        logits = together.step(ids[:, t])
+        np.testing.assert_array_equal(logits[4:5], alone.step(ids[4:5, t]))
+    float_stepper = Engine(config, weights).stepper(Engine(config, weights).initial_state(9))
+    for t in range(40):
+        other = float_stepper.step(ids[:, t])
+    assert np.abs(logits - other).max() < 0.03 * np.abs(other).max()
+    step: Any = lambda self, xp, p, s, w: (xp.sin(p),)  # noqa: E731
+    monkeypatch.setattr(Elementwise, "step", step)
+    with pytest.raises(ConfigError, match="the cell uses sin"):
+        exact.step(ids[:, 0], exact.initial_state(9))
+
+
+def test_too_wide_a_layer_is_refused_and_a_wide_one_has_fewer_bits():
+    config, weights = weights_of("rnn", hidden_size=9)
+    assert bounds.activation_bits(config, rounded(weights)) == bounds.MOST_ACTIVATION_BITS
+    wide = {name: w.copy() for name, w in weights.items()}
+    wide["backbone.layers.0.weight_hh"][:] = 1
+    fewer = tiny_config("rnn", hidden_size=2048)
+    big = {n: np.full(s, 0.5, np.float32) for n, s in fewer.parameter_shapes(V).items()}
+    assert bounds.activation_bits(fewer, rounded(big)) < bounds.MOST_ACTIVATION_BITS
+    huge = tiny_config("rnn", hidden_size=9_000)
+    name = "backbone.layers.0.weight_hh"
+    broad = dict.fromkeys(huge.parameter_shapes(V), np.ones((1, 1), np.float32))
+    broad |= {name: np.broadcast_to(np.float32(1), (9_000, 9_000))}
+    with pytest.raises(ConfigError, match="cannot be computed in whole numbers"):
+        bounds.activation_bits(huge, broad)
+
+
+def test_whole_numbers_of_a_checkpoint_have_no_run():
+    found = in_whole_numbers(lm_of("lstm").checkpoint)
+    assert found.exact
+    assert not found.optimizer
+    assert not found.state
