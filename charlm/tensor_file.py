@@ -197,7 +197,7 @@ def _places(
         raise ValueError("its tensors are not of the names and shapes that its settings ask for")
     for name, entry in header.items():
         if entry["dtype"] != ("I8" if name.startswith(INTEGERS) else "F32"):
-            raise ValueError(f"{name} is not of the type that it should be")
+            raise ValueError("its tensors are not all float32, or int8 for whole numbers")
     places, first = {}, file.tell()
     end = first
     for name in sorted(header, key=lambda name: header[name]["data_offsets"]):

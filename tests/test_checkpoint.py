@@ -132,7 +132,7 @@ def rewritten(path, **changes):
     [
         (
             {"format": tensor_file.FORMAT + 1},
-            "has format 2, and this charlm reads up to 1",
+            "has format 3, and this charlm reads up to 2",
         ),
         ({"format": "new"}, "damaged"),
         ({"format": 0}, "its format is not a number"),

@@ -20,6 +20,8 @@ class Chain:
     def __init__(self, table):
         self.table = np.asarray(table, dtype=np.float64)
 
+    weights, surprisal, generator = Engine.weights, Engine.surprisal, Engine.generator
+
     def stepper(self, state):
         return Chain.Stepper(self.table, state)
 

@@ -69,7 +69,7 @@ def test_shuffling_leaves_the_near_characters():
     lm = model("rnn")
     for layer in range(L):
         lm.checkpoint.weights[f"backbone.layers.{layer}.weight_hh"][:] = 0
-    lm = type(lm)(lm.config, lm.tokenizer, lm.checkpoint.weights)
+    lm = type(lm)(lm.checkpoint)
     reading = reading_of(lm)
     found = memory.measure_memory(lm.engine, reading.ids, reading.bits)
     assert found.shuffled.loss == pytest.approx(np.full(len(found.shuffled.loss), found.full), 1e-4)

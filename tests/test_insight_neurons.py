@@ -1,5 +1,7 @@
 """Units that follow a concept are found, others are not, and chance is not taken for more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import H, L, words
@@ -174,7 +176,7 @@ def test_clamping_tells_what_a_unit_is_for():
         weights[f"backbone.layers.{layer}.weight_ih"][2, source] = 3
     weights["head.weight"][:, 2] = 0
     weights["head.weight"][b, 2] = 4
-    reading = reading_of(type(lm)(lm.config, lm.tokenizer, weights), text)
+    reading = reading_of(type(lm)(replace(lm.checkpoint, weights=weights)), text)
     labels = np.append(reading.ids[1:] == b, False)
     (finding,) = search(reading, [Concept("next is b", labels)]).findings
     best = finding.found[0]

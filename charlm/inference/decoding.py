@@ -47,7 +47,7 @@ class Block:
         with_surprisal: whether to tell the surprisal of what is drawn.
     """
 
-    NUMBERS = 64  # random numbers of a sample that are made at a time
+    NUMBERS = 128  # random numbers of a sample that are made at a time
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Block:
         self.logits: NDArray[Any] = np.repeat(prompt.logits[None], count, axis=0)
         self.ids = np.zeros(count, np.intp)
         self.unread = False
-        self.generators = [engine.generator(config.seed, index) for index in indices]
+        self.generator = engine.generator(config.seed, indices)
         self.count = 0
         self.drawn: list[tuple[list[int], list[float] | None]] = []  # ids and nats by step
 
@@ -96,7 +96,7 @@ class Block:
         """
         place = self.count % self.NUMBERS
         if place == 0:
-            self.uniform = np.array([g.random(self.NUMBERS) for g in self.generators])
+            self.uniform = self.generator.random(self.NUMBERS)
         self.count += 1
         with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
             self._read()

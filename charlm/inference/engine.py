@@ -6,6 +6,7 @@ has only V values, so it is a table (V, P). How a layer is stepped is in
 :mod:`charlm.inference.kernels`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +20,21 @@ from charlm.tensor_file import Floats, Tensors
 
 
 class RandomNumbers(Protocol):
-    """A source of random numbers."""
+    """A source of random numbers for each of some samples."""
 
-    def random(self, count: int, /) -> Doubles:
-        """Return the next numbers from [0, 1) (count,)."""
+    def random(self, count: int) -> Doubles:
+        """Return the next numbers from [0, 1) of each sample (B, count)."""
+
+
+class Generators:
+    """The generators of numpy for some samples."""
+
+    def __init__(self, seed: int, samples: Sequence[int]):
+        self.generators = [np.random.default_rng([seed, sample]) for sample in samples]
+
+    def random(self, count: int) -> Doubles:
+        """See :class:`RandomNumbers`."""
+        return np.array([generator.random(count) for generator in self.generators])
 
 
 class Engine:
@@ -101,9 +113,9 @@ class Engine:
         """Return -log p of characters ``ids`` (...), in nats, for logits (..., V)."""
         return surprisal(logits, ids)
 
-    def generator(self, seed: int, sample: int) -> RandomNumbers:
-        """Return the random numbers that a sample is drawn with."""
-        return np.random.default_rng([seed, sample])
+    def generator(self, seed: int, samples: Sequence[int]) -> RandomNumbers:
+        """Return the random numbers that samples are drawn with, each with those of its own."""
+        return Generators(seed, samples)
 
     @staticmethod
     def _of_layer(state: State, layer: int) -> State:

@@ -5,6 +5,7 @@ them, and activations in units of ``2 ** -bits``. All else is plain float32 arit
 in which the cell states it, with the functions of :mod:`charlm.integer.functions`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,12 @@ class ExactEngine(Engine):
     def weights(self, logits: NDArray[Any], config: SampleConfig) -> Doubles:
         """See :class:`Engine`; they are whole numbers, so their sums are exact."""
         best = np.maximum.reduce(logits, axis=1, keepdims=True)
-        check_finite(best)
+        if not self.kernel.bounded:
+            check_finite(best)
         if config.temperature == 0:
             return likeliest(logits)
         gaps = best - logits.astype(np.float64)
-        gaps *= 1 / config.temperature
-        return filtered(functions.weights(gaps), logits, config)
+        return filtered(functions.weights(gaps, 1 / config.temperature), logits, config)
 
     def surprisal(self, logits: NDArray[Any], ids: NDArray[Any]) -> Doubles:
         """See :class:`Engine`."""
@@ -106,9 +107,9 @@ class ExactEngine(Engine):
         result: Doubles = functions.log(sums * 2.0**-functions.WEIGHT_BITS) + picked
         return result
 
-    def generator(self, seed: int, sample: int) -> Generator:
+    def generator(self, seed: int, samples: Sequence[int]) -> Generator:
         """See :class:`Engine`."""
-        return Generator(seed, sample)
+        return Generator(seed, samples)
 
 
 def _exact(w: Tensors, bits: int | None) -> dict[str, Any]:

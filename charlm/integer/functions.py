@@ -10,7 +10,6 @@ one way only, and tanh as a table:
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.errors import ConfigError
 from charlm.inference.sampling import Doubles
@@ -107,7 +106,14 @@ class Exact:
 EXACT = Exact()
 
 
-def weights(gaps: NDArray[Any]) -> Doubles:
-    """Return exp(-gaps) (...) as whole numbers, 2 ** WEIGHT_BITS for 0."""
-    places = np.minimum(gaps * STEPS + 0.5, EXP_LIMIT * STEPS)
-    return EXP.take(places.astype(np.intp))
+def weights(gaps: Doubles, scale: float = 1.0) -> Doubles:
+    """Return exp(-gaps * scale) (...) as whole numbers, 2 ** WEIGHT_BITS for 0.
+
+    Args:
+        gaps: not below 0; they are overwritten.
+        scale: the reciprocal of a temperature.
+    """
+    gaps *= STEPS * scale
+    gaps += 0.5
+    np.minimum(gaps, EXP_LIMIT * STEPS, out=gaps)
+    return EXP.take(gaps.astype(np.intp))

@@ -20,6 +20,9 @@ from charlm.integer.functions import CENTER, EXACT, SIGMOID, STEPS, TANH
 from charlm.quantization import exponents
 from charlm.tensor_file import Floats
 
+TANH_STEPS = TANH * np.float32(STEPS)
+MIDDLE = np.array(CENTER, np.float32)  # an array is added faster than a number
+
 
 class Matrix:
     """A matrix (R, C) of weights, for cells to be used as ``x @ w.T`` and in no other way.
@@ -130,7 +133,6 @@ class FusedKernel(ExactKernel):
         self.recurrent, self.bias = w["weight_hh"], w["bias"]
         self.is_joint = "joint" in w
         h = state[0] * self.units
-        self.others = [s.copy() for s in state[1:]]
         if self.is_joint:
             self.both, self.x, self.q = side_by_side(len(w["joint"]), np.rint(h))
         else:
@@ -142,7 +144,7 @@ class FusedKernel(ExactKernel):
     @property
     def state(self) -> State:
         """The state, arrays (B, ...)."""
-        return (self.h / self.units, *(s.copy() for s in self.others))
+        return (self.h / self.units,)
 
     @state.setter
     def state(self, state: State) -> None:
@@ -150,8 +152,7 @@ class FusedKernel(ExactKernel):
 
     def reset(self, rows: NDArray[np.bool_]) -> None:
         """See :class:`Kernel`."""
-        for array in (self.h, self.q, *self.others):
-            array[rows] = 0
+        self.h[rows] = self.q[rows] = 0
 
     @property
     def output(self) -> Floats:
@@ -228,7 +229,7 @@ class LSTMKernel(SummedKernel):
 
     def __init__(self, cell: Cell, w: Any, state: State, bits: int):
         super().__init__(cell, w, state, bits)
-        (self.c,) = self.others
+        self.c = state[1] * np.float32(STEPS)
         lanes, size = self.h.shape
         self.gates = np.empty((lanes, 3 * size), np.float32)
         self.i, self.f, self.o = split(self.gates, 3)
@@ -236,17 +237,30 @@ class LSTMKernel(SummedKernel):
         self.at_gates, self.at_g = self.places[:, : 3 * size], self.places[:, 3 * size :]
         self.at_c: NDArray[np.intp] = np.empty((lanes, size), np.intp)
 
+    @property
+    def state(self) -> State:
+        """See :class:`FusedKernel`; c is kept in steps of the table."""
+        return self.h / self.units, self.c / np.float32(STEPS)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        raise AttributeError("state")
+
+    def reset(self, rows: NDArray[np.bool_]) -> None:
+        """See :class:`Kernel`."""
+        super().reset(rows)
+        self.c[rows] = 0
+
     def activate(self) -> None:
         """See :class:`SummedKernel`."""
         np.copyto(self.places, self.a, casting="unsafe")
         SIGMOID.take(self.at_gates, mode="clip", out=self.gates)
-        TANH.take(self.at_g, mode="clip", out=self.g)
+        TANH_STEPS.take(self.at_g, mode="clip", out=self.g)
         c = self.c
         c *= self.f
         self.i *= self.g
         c += self.i
-        np.multiply(c, STEPS, out=self.g)
-        self.g += CENTER
+        np.add(c, MIDDLE, out=self.g)
         np.copyto(self.at_c, self.g, casting="unsafe")
         self.tanh.take(self.at_c, mode="clip", out=self.h)
         self.h *= self.o
@@ -334,7 +348,7 @@ class GRUKernel(FusedKernel):
         SIGMOID.take(self.at_gates, mode="clip", out=self.gates)
         self.n *= self.r
         self.n += x_n
-        self.n += CENTER
+        self.n += MIDDLE
         np.copyto(self.at_n, self.n, casting="unsafe")
         self.tanh.take(self.at_n, mode="clip", out=self.n)
         np.subtract(1, self.z, out=self.rest)

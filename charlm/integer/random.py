@@ -6,6 +6,8 @@ seed is the key. So a number can be had without those before it.
 Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3, SC'11.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,26 +38,29 @@ def threefry(key: tuple[int, int], low: Words, high: Words) -> tuple[Words, Word
     return x, y
 
 
-def uniform(seed: int, sample: int, start: int, count: int) -> Doubles:
-    """Return numbers from [0, 1) for places ``start`` and on of a sample (count,).
+def uniform(seed: int, samples: Sequence[int], start: int, count: int) -> Doubles:
+    """Return numbers from [0, 1) for places ``start`` and on of each sample (B, count).
 
-    >>> uniform(1, 0, 0, 2).round(4), uniform(1, 0, 1, 1).round(4)
+    >>> uniform(1, [0], 0, 2)[0, 1] == uniform(1, [0], 1, 1)[0, 0]
+    True
     """
-    places = (start + np.arange(count, dtype=np.uint64)).astype(np.uint32)
-    key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
-    x, y = threefry(key, places, np.full(count, sample & 0xFFFFFFFF, np.uint32))
+    words = np.uint64(0xFFFFFFFF)
+    places = (start + np.arange(count, dtype=np.uint64) & words).astype(np.uint32)
+    of_sample = (np.array(samples, np.uint64) & words).astype(np.uint32)
+    low, high = np.broadcast_arrays(places, of_sample[:, None])
+    x, y = threefry((seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF), low, high)
     return (x * 2.0**21 + (y >> np.uint32(11))) * 2.0**-53
 
 
 class Generator:
-    """The numbers of one sample, one after the other; used as ``numpy.random.Generator``."""
+    """The numbers of some samples, one after the other."""
 
-    def __init__(self, seed: int, sample: int):
+    def __init__(self, seed: int, samples: Sequence[int]):
         self.seed = seed
-        self.sample = sample
+        self.samples = samples
         self.place = 0
 
     def random(self, count: int) -> Doubles:
-        """Return the next numbers from [0, 1) (count,)."""
+        """Return the next numbers from [0, 1) of each sample (B, count)."""
         self.place += count
-        return uniform(self.seed, self.sample, self.place - count, count)
+        return uniform(self.seed, self.samples, self.place - count, count)
