@@ -15,8 +15,8 @@ import pytest
 from conftest import QUICK, QUICK_FLAGS, ROOT, one_line, tiny_config
 
 from charlm import checkpoint as checkpoints
-from charlm.api import LanguageModel
-from charlm.checkpoint import Checkpoint, load
+from charlm.api import LanguageModel, load
+from charlm.checkpoint import Checkpoint
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, DivergenceError
 from charlm.training.start import start
