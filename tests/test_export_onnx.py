@@ -15,7 +15,7 @@ from charlm import checkpoint as checkpoints
 from charlm.cells import CELLS, Cell, Parameter
 from charlm.cells.base import sigmoid, split
 from charlm.checkpoint import Checkpoint
-from charlm.config import ModelConfig, TrainConfig
+from charlm.config import ModelConfig
 from charlm.data.tokenizer import UNKNOWN, CharTokenizer
 from charlm.errors import ConfigError
 from charlm.export import onnx as onnx_export
@@ -77,7 +77,6 @@ def model_of(backbone, nonlinearity="tanh", *, unknown=False, **changes):
             weights[name] = 0.1 * rng.normal(size=array.shape).astype(np.float32)
     return Checkpoint(
         model_config=config,
-        train_config=TrainConfig(),
         tokenizer=CharTokenizer(VOCABULARY, unknown=unknown),
         weights=weights,
     )

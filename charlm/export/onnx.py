@@ -173,11 +173,14 @@ class _Graph:
         self.constants: dict[str, Any] = {}
 
     def node(self, operator: str, *inputs: str, out: str = "", **attributes: int) -> str:
-        """Add a node; its output gets a name of its own unless ``out`` names it."""
+        """Add a node; its output gets a name of its own unless ``out`` names it.
+
+        The node has that name too: some programs take nodes without names for one and the same.
+        """
         from onnx import helper
 
         out = out or f"{operator}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [out], **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, [out], name=out, **attributes))
         return out
 
     def constant(self, name: str, array: NDArray[Any]) -> str:

@@ -27,7 +27,7 @@ VOCABULARY = "\n" + "".join(map(chr, range(32, 96)))
 def model_of(case):
     """Return a checkpoint with a fresh model of the size of a case."""
     from charlm.checkpoint import Checkpoint
-    from charlm.config import ModelConfig, TrainConfig
+    from charlm.config import ModelConfig
     from charlm.data.tokenizer import CharTokenizer
     from charlm.model.language_model import CharLM
 
@@ -35,7 +35,6 @@ def model_of(case):
     config = ModelConfig(backbone=backbone, hidden_size=int(hidden), num_layers=LAYERS)
     return Checkpoint(
         model_config=config,
-        train_config=TrainConfig(),
         tokenizer=CharTokenizer(VOCABULARY),
         weights=CharLM(config, len(VOCABULARY), seed=1).weights(),
     )
