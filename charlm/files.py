@@ -132,6 +132,39 @@ def make_folder(folder: Path) -> None:
         raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
 
 
+def check_replaced(path: Path, mark: bytes, what: str) -> Path:
+    """Refuse a place where no file can be written, or where another kind of file would be lost.
+
+    Args:
+        path: the place.
+        mark: bytes that every file of the kind has near its beginning.
+        what: what to call such a file.
+
+    Returns:
+        The path, of a link that of the file behind it.
+
+    Raises:
+        ConfigError: for what cannot be the name of a file.
+        CheckpointError: see above.
+    """
+    check_name(path)
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
+    if not path.exists():
+        return path
+    if not is_regular_file(path):  # a folder, a device, a pipe
+        raise CheckpointError(f"cannot write {path}: it is not a regular file")
+    try:
+        with path.open("rb") as file:
+            is_of_kind = mark in file.read(4096)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+    if not is_of_kind:
+        raise CheckpointError(f"{path} is there already, and not {what}: choose another name")
+    return path
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a new temporary file beside ``path``, sync it, and rename it into place.
 

@@ -64,6 +64,7 @@ VERBS = {
     "inspect": "visualize visualise analyze analyse explain neurons activations",
     "compare": "versus benchmark",
     "plot": "draw curves chart graph",
+    "export": "convert onnx",
     "info": "show describe details status",
     "list": "ls runs dir models",
     "corpus": "download fetch data texts",

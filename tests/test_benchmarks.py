@@ -34,6 +34,20 @@ def test_the_benchmark_of_generation_ends_with_its_figures():
     assert found["results"]["first character"]["megabytes"] < 100
 
 
+def test_the_benchmark_of_exported_models_ends_with_its_figures(monkeypatch, capsys):
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench_onnx
+
+    words = ["bench_onnx.py", "--rounds", "1", "--seconds", "0.01", "--only", "gru-128"]
+    monkeypatch.setattr(sys, "argv", words)
+    bench_onnx.main()
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]["gru-128"]
+    assert min(row["ratio_1"], row["ratio_64"]) > 0
+    assert row["megabytes"] > 0
+
+
 def test_the_benchmark_of_texts_ends_with_its_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import bench_texts

@@ -13,7 +13,8 @@ from conftest import ROOT
 from charlm.cells import CELLS
 from charlm.cli import main
 
-READMES = ["README.md", *(f"{name}/README.md" for name in ("charlm", "checkpoints", "corpora"))]
+FOLDERS = ("charlm", "charlm/export", "checkpoints", "corpora")
+READMES = ["README.md", *(f"{name}/README.md" for name in FOLDERS)]
 CI = (ROOT / ".ci" / "run").read_text("utf-8")
 
 # What this test cannot run: .ci/run does, or it needs a network.
@@ -22,6 +23,7 @@ ELSEWHERE = {
     "python3 -m venv .venv && . .venv/bin/activate",
     "pip install -e '.[test]' && pytest",
     "pip install -e '.[dev]'",
+    "pip install -e '.[onnx]'",
     "pip install numpy safetensors tqdm && pip install --no-deps .",
     "pytest",
     "ruff check .",
@@ -100,6 +102,18 @@ def test_the_cell_of_the_page_for_contributors_trains(checkout, monkeypatch):
     words = ["train", "corpora/english.txt", *SHORT.split(), "--backbone", "leaky", "--out", "run"]
     assert main(words) == 0
     assert main(["generate", "run", "-l", "5"]) == 0
+
+
+def test_the_program_of_the_page_on_export_continues_a_text(checkout, capsys):
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    assert main(["export", str(ROOT / "tests/data/golden-lstm.safetensors"), "model.onnx"]) == 0
+    (python,) = [block for language, block in blocks("charlm/export/README.md") if "py" in language]
+    assert len([line for line in python.splitlines() if line.strip()]) <= 15
+    exec(compile(python, "charlm/export/README.md", "exec"), {})
+    text = capsys.readouterr().out
+    assert text.startswith("The sea ")
+    assert len(text) == 301
 
 
 def test_only_known_commands_are_not_run():

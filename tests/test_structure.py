@@ -27,7 +27,7 @@ FLOORS = [
     {"inference": {"numpy"}},
     {"integer": {"numpy"}},
     {"evaluation": {"numpy", "torch"}, "insight": {"numpy", "torch"}},
-    {"training": {"torch", "numpy"}},
+    {"training": {"torch", "numpy"}, "export": {"numpy", "onnx"}},
     {"api": {"numpy"}},
     {"runs": set()},
     {"cli": {"tqdm", "matplotlib"}},

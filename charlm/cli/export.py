@@ -1,0 +1,58 @@
+"""The verb ``export``."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm.cli.parser import Subparsers, add_run, name
+from charlm.cli.terminal import printable, say
+from charlm.errors import ConfigError
+from charlm.files import as_path
+
+if TYPE_CHECKING:
+    from charlm.checkpoint import Checkpoint
+
+
+def add_parser(verbs: Subparsers) -> None:
+    """Add the parser of this verb."""
+    parser = verbs.add_parser(
+        "export",
+        help="write a model to a file for other programs",
+        description="Write the best model of a run to one file. The end of its name says which "
+        "kind: .onnx is one step of the network for any program that runs ONNX models, and needs "
+        "the package onnx: pip install 'charlm[onnx]'. A file of the same kind that charlm wrote "
+        "is replaced, any other is left alone.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "file", type=name, metavar="FILE", help=f"what to write: a name that ends in {_kinds()}"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Write the file."""
+    from charlm import checkpoint as checkpoints
+
+    file = Path(arguments.file)
+    write = WRITERS.get(file.suffix.lower())
+    if write is None:
+        raise ConfigError(f"the name {file} must end in {_kinds()}, which says what to write")
+    found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
+    write(found, file, arguments)
+    say(printable(f"wrote {as_path(file)} ({file.stat().st_size:,} bytes)"))
+    return 0
+
+
+def _onnx(model: "Checkpoint", file: Path, arguments: Namespace) -> None:
+    from charlm.export import onnx
+
+    onnx.save(model, file)
+
+
+# By the end of the name: what writes a model to a file.
+WRITERS: dict[str, Callable[["Checkpoint", Path, Namespace], None]] = {".onnx": _onnx}
+
+
+def _kinds() -> str:
+    return " or ".join(WRITERS)

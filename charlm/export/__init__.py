@@ -1,0 +1,1 @@
+"""A model for programs that are not charlm."""

@@ -1,0 +1,245 @@
+"""``charlm export RUN model.onnx``: in onnxruntime the network is the one of the engine."""
+
+import json
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BACKBONES, DATA, B, E, H, V, one_line, random_ids
+from test_trace import Everything
+
+from charlm import checkpoint as checkpoints
+from charlm.cells import CELLS, Cell, Parameter
+from charlm.cells.base import sigmoid, split
+from charlm.checkpoint import Checkpoint
+from charlm.config import ModelConfig
+from charlm.data.tokenizer import UNKNOWN, CharTokenizer
+from charlm.errors import ConfigError
+from charlm.export import onnx as onnx_export
+from charlm.inference.engine import Engine
+from charlm.model.language_model import CharLM
+
+GOLDEN = DATA / "golden-lstm.safetensors"
+STEPS = 10_000
+VOCABULARY = f"\n{UNKNOWN}abcdefghijk"  # V symbols
+
+needs_packages = pytest.mark.skipif(
+    find_spec("onnx") is None or find_spec("onnxruntime") is None,
+    reason="onnx or onnxruntime is not installed: pip install 'charlm[onnx]' onnxruntime",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstGRU(Cell):
+    """The GRU of the paper, with the reset gate before the product; the one of charlm has it after.
+
+    r, z = sigmoid(W x + U h),  n = tanh(W_n x + U_n (r * h)),  h' = (1 - z) * n + z * h
+    """
+
+    def parameters(self, input_size, hidden_size):
+        return {
+            "w": Parameter((3 * hidden_size, input_size), ("xavier_uniform",) * 3),
+            "u": Parameter((3 * hidden_size, hidden_size), ("orthogonal",) * 3, recurrent=True),
+            "b": Parameter((3 * hidden_size,)),
+        }
+
+    def project(self, x, w):
+        return x @ w["w"].T + w["b"]
+
+    def step(self, xp, projected, state, w):
+        (h,) = state
+        size = h.shape[-1]
+        x_r, x_z, x_n = split(projected, 3)
+        r, z = split(h @ w["u"][: 2 * size].T, 2)
+        r, z = sigmoid(xp, x_r + r), sigmoid(xp, x_z + z)
+        n = xp.tanh(x_n + (r * h) @ w["u"][2 * size :].T)
+        return ((1 - z) * n + z * h,)
+
+
+@pytest.fixture(autouse=True)
+def cells(monkeypatch):
+    monkeypatch.setitem(CELLS, "first-gru", FirstGRU)
+    monkeypatch.setitem(CELLS, "everything", Everything)
+
+
+def model_of(backbone, nonlinearity="tanh", *, unknown=False, **changes):
+    """Return a checkpoint with a model of some sizes."""
+    sizes = {"embedding_size": E, "hidden_size": H, "num_layers": 2, "dropout": 0.0, **changes}
+    options = {"nonlinearity": nonlinearity} if backbone == "rnn" else {}
+    config = ModelConfig.from_dict({"backbone": backbone} | options | sizes)
+    weights = CharLM(config, V, seed=4).weights()
+    rng = np.random.default_rng(7)
+    for name, array in weights.items():  # biases that are not 0
+        if not array.any():
+            weights[name] = 0.1 * rng.normal(size=array.shape).astype(np.float32)
+    return Checkpoint(
+        model_config=config,
+        tokenizer=CharTokenizer(VOCABULARY, unknown=unknown),
+        weights=weights,
+    )
+
+
+def session_of(data):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def log_probabilities(logits):
+    logits = logits.astype(np.float64)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def largest_difference(session, engine, ids):
+    """Read ids (N, B) from a state that is not zero; return the largest one in log-probability."""
+    rng = np.random.default_rng(5)
+    count = ids.shape[1]
+    start = tuple(rng.normal(size=s.shape).astype(np.float32) for s in engine.initial_state(count))
+    state = dict(zip(engine.config.state_shapes(count), start, strict=True))
+    stepper = engine.stepper(start)
+    worst = 0.0
+    for row in ids:
+        logits, *after = session.run(None, {"ids": row, **state})
+        state = dict(zip(state, after, strict=True))
+        difference = log_probabilities(logits) - log_probabilities(stepper.step(row))
+        worst = max(worst, np.abs(difference).max())
+    for ours, theirs in zip(state.values(), stepper.state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    return worst
+
+
+CASES = [
+    *[((name, nonlinearity), {}) for name, nonlinearity in BACKBONES],
+    (("rnn", "relu"), {"residual": False, "num_layers": 3}),
+    (("lstm",), {"tie_weights": True, "embedding_size": H, "num_layers": 1}),
+    (("gru",), {"items": True}),
+    (("first-gru",), {"num_layers": 4}),
+    (("everything",), {"items": True}),
+]
+
+
+@needs_packages
+@pytest.mark.parametrize(("cell", "changes"), CASES)
+def test_ten_thousand_carried_steps_agree_with_the_engine(cell, changes):
+    model = model_of(*cell, **changes)
+    end = 0 if model.model_config.items else None
+    engine = Engine(model.model_config, model.weights, line_end=end)
+    session = session_of(onnx_export.to_bytes(model))
+    assert largest_difference(session, engine, random_ids(6, STEPS, B)) < 1e-5
+    assert largest_difference(session, engine, random_ids(6, 20, 1)) < 1e-5  # B is free
+
+
+@needs_packages
+@pytest.mark.parametrize("unknown", [False, True])
+def test_the_file_says_what_it_holds(unknown):
+    model = model_of("lstm", unknown=unknown)
+    session = session_of(onnx_export.to_bytes(model))
+    shapes = {"h": [2, "B", H], "c": [2, "B", H]}
+    inputs = {i.name: (i.type, i.shape) for i in session.get_inputs()}
+    assert inputs.pop("ids") == ("tensor(int64)", ["B"])
+    assert inputs == {name: ("tensor(float)", shape) for name, shape in shapes.items()}
+    outputs = {o.name: o.shape for o in session.get_outputs()}
+    assert list(outputs) == ["logits", "next_h", "next_c"]
+    assert outputs == {"logits": ["B", V]} | {f"next_{n}": shape for n, shape in shapes.items()}
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert {name: json.loads(value) for name, value in metadata.items()} == {
+        "vocabulary": VOCABULARY,
+        "unknown": UNKNOWN if unknown else None,
+        "settings": model.model_config.to_dict(),
+    }
+
+
+@needs_packages
+def test_the_weights_are_those_of_the_model_each_once():
+    import onnx
+
+    model = model_of("first-gru", tie_weights=True, embedding_size=H)
+    found = onnx.load_from_string(onnx_export.to_bytes(model))
+    onnx.checker.check_model(found, full_check=True)
+    arrays = {a.name: onnx.numpy_helper.to_array(a) for a in found.graph.initializer}
+    for name, array in model.weights.items():
+        parts = [a for n, a in arrays.items() if n.partition("[")[0] == name]
+        np.testing.assert_array_equal(np.concatenate(parts), np.atleast_2d(array))
+    assert [(o.domain, o.version) for o in found.opset_import] == [("", 13)]
+
+
+@needs_packages
+def test_what_cannot_be_a_model_is_one_error(monkeypatch):
+    class Named(FirstGRU):
+        def state_shapes(self, hidden_size):
+            return {"ids": (hidden_size,)}
+
+    monkeypatch.setitem(CELLS, "first-gru", Named)
+    with pytest.raises(ConfigError, match=r"cannot be written as ONNX: .*ids"):
+        onnx_export.to_bytes(model_of("first-gru"))
+    monkeypatch.setattr(onnx_export, "MOST_BYTES", 1000)
+    with pytest.raises(ConfigError, match="less than 2 GiB"):
+        onnx_export.to_bytes(model_of("lstm"))
+
+
+@needs_packages
+def test_the_verb_writes_the_file_and_replaces_its_own(run):
+    Path("other.onnx").symlink_to("model.ONNX")
+    for name in ("model.ONNX", "model.ONNX", "other.onnx"):
+        status, out, err = run("export", GOLDEN, name)
+        size = Path("model.ONNX").stat().st_size
+        assert (status, out, err) == (0, "", f"wrote {name} ({size:,} bytes)\n")
+    assert Path("other.onnx").is_symlink()
+    found = checkpoints.load(GOLDEN, model_only=True)
+    assert Path("model.ONNX").read_bytes() == onnx_export.to_bytes(found)
+
+
+BAD = [
+    (["model"], "must end in .onnx"),
+    (["model.pt"], "must end in .onnx"),
+    (["none/model.onnx"], "there is no folder"),
+    (["folder.onnx"], "it is not a regular file"),
+    (["foreign.onnx"], "foreign.onnx is there already, and not an ONNX file of charlm"),
+    (["empty.onnx"], "empty.onnx is there already"),
+    (["a\0.onnx"], "cannot be the name of a file"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD)
+def test_bad_names_are_one_line_and_nothing_is_written(run, words, message):
+    Path("folder.onnx").mkdir()
+    Path("foreign.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    Path("empty.onnx").touch()
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    status, out, err = run("export", GOLDEN, *words)
+    one_line(status, out, err, expected=1)
+    assert message in err
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_no_run_and_no_file_are_one_line(run):
+    one_line(*run("export", "none", "model.onnx"), expected=1)
+    one_line(*run("export", GOLDEN), expected=2)
+    assert [*Path().iterdir()] == [Path("text.txt")]
+
+
+def test_without_the_package_there_is_one_line(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    status, out, err = run("export", GOLDEN, "model.onnx")
+    one_line(status, out, err, expected=1)
+    assert "pip install 'charlm[onnx]'" in err
+    assert [*Path().iterdir()] == [Path("text.txt")]
+
+
+@needs_packages
+def test_a_cell_that_cannot_be_exported_is_one_line(run, monkeypatch):
+    class Odd(FirstGRU):
+        def step(self, xp, projected, state, w):
+            return (xp.where(state[0] > 0, state[0], projected[..., :H]),)
+
+    monkeypatch.setitem(CELLS, "first-gru", Odd)
+    checkpoints.save_model(model_of("first-gru"), Path("odd.safetensors"))
+    status, out, err = run("export", "odd.safetensors", "model.onnx")
+    one_line(status, out, err, expected=1)
+    assert "the cell Odd cannot be exported" in err
+    assert not Path("model.onnx").exists()
