@@ -50,8 +50,17 @@ def _onnx(model: "Checkpoint", file: Path, arguments: Namespace) -> None:
     onnx.save(model, file)
 
 
+def _safetensors(model: "Checkpoint", file: Path, arguments: Namespace) -> None:
+    from charlm import checkpoint as checkpoints
+
+    checkpoints.save_model(checkpoints.in_whole_numbers(model), file)
+
+
 # By the end of the name: what writes a model to a file.
-WRITERS: dict[str, Callable[["Checkpoint", Path, Namespace], None]] = {".onnx": _onnx}
+WRITERS: dict[str, Callable[["Checkpoint", Path, Namespace], None]] = {
+    ".safetensors": _safetensors,
+    ".onnx": _onnx,
+}
 
 
 def _kinds() -> str:
