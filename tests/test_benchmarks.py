@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import DATA, ROOT
 
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 
@@ -46,6 +46,20 @@ def test_the_benchmark_of_exported_models_ends_with_its_figures(monkeypatch, cap
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]["gru-128"]
     assert min(row["ratio_1"], row["ratio_64"]) > 0
     assert row["megabytes"] > 0
+
+
+def test_the_benchmark_of_whole_numbers_ends_with_its_figures(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench_exact
+
+    monkeypatch.setattr(bench_exact, "SECONDS", 0.01)
+    pair = [str(DATA / "golden-gru.safetensors"), str(ROOT / "corpora" / "english.txt")]
+    monkeypatch.setattr(sys, "argv", ["x", *pair, "--rounds", "1", "--characters", "300"])
+    bench_exact.main()
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert min(row["ratio 1"], row["ratio 64"]) > 0
+    assert abs(row["gap"]) < 0.01
+    assert row["whole bytes"] < row["float bytes"]
 
 
 def test_the_benchmark_of_texts_ends_with_its_figures(tmp_path, monkeypatch, capsys):

@@ -1,13 +1,18 @@
 """The network in whole numbers: the same bits in any order, close to the network in float32."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKBONES, tiny_config
+from conftest import BACKBONES, DATA, ROOT, tiny_config
 
 from charlm.api import LanguageModel, load
 from charlm.cells import CELLS
@@ -16,6 +21,7 @@ from charlm.checkpoint import Checkpoint, in_whole_numbers
 from charlm.config import SampleConfig
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError, ConfigError
+from charlm.evaluation.texts import evaluate_checkpoint
 from charlm.inference.engine import Engine
 from charlm.inference.sampling import choose
 from charlm.integer import bounds, functions, random
@@ -274,3 +280,51 @@ def test_whole_numbers_of_a_checkpoint_have_no_run():
     assert found.exact
     assert not found.optimizer
     assert not found.state
+
+
+def test_the_verbs_work_with_a_model_in_whole_numbers(run, workplace):
+    """And say the same of a run with ``--exact``."""
+    golden = str(DATA / "golden-lstm.safetensors")
+    status, _, err = run("export", golden, "small.safetensors")
+    assert (status, err.startswith("wrote small.safetensors (")) == (0, True)
+    asked = ("-p", "The ", "--length", "50", "--seed", "3")
+    first = run("generate", golden, "--exact", *asked)
+    assert run("generate", "small.safetensors", *asked)[:2] == first[:2]
+    assert first[0] == 0
+    Path("part.txt").write_text(first[1])
+    scored = run("score", golden, "part.txt", "--exact", "--json")
+    assert run("score", "small.safetensors", "part.txt", "--json")[:2] == scored[:2]
+    status, out, _ = run("evaluate", "small.safetensors", "part.txt", "--json")
+    bits = json.loads(scored[1])["surprisal"][1:]
+    found = json.loads(out)["bits_per_char"]
+    # The one reads a line end first, the other the first character of the text.
+    assert (status, found) == (0, pytest.approx(sum(bits) / len(bits), rel=0.05))
+    assert "in whole numbers" in run("info", "small.safetensors")[1]
+    assert run("resume", "small.safetensors")[0] == 1
+    assert "does not learn" in run("evaluate", "small.safetensors", "part.txt", "--dynamic")[2]
+    Path("text.safetensors").write_text("a text")
+    assert "is there already" in run("export", golden, "text.safetensors")[2]
+    assert Path("text.safetensors").read_text() == "a text"
+
+
+def test_the_bits_are_the_same_under_other_conditions():
+    """A short form of ``reliability/same_bits.py``, which has many more of them."""
+    program = ROOT / "tests" / "reliability" / "same_bits.py"
+    found = set()
+    for lanes, core in ((1, "Prescott"), (64, "Haswell")):
+        words = [sys.executable, program, "--work", str(lanes), "--characters", "900"]
+        variables = {"OPENBLAS_CORETYPE": core, "OPENBLAS_NUM_THREADS": str(lanes % 63 + 1)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+        found.add(subprocess.check_output(words, env=environment, text=True).split(",")[0])
+    # Of other machines and versions of numpy too: see the table in tests/README.md.
+    assert len(found) == 1
+
+
+def test_a_model_of_items_is_evaluated_in_whole_numbers():
+    lm = lm_of("gru", items=True)
+    text = "abc\nhg\nfedcba\na\n"
+    exact = lm.exact()
+    one, other = (evaluate_checkpoint(m.checkpoint, "", text) for m in (exact, lm))
+    assert (one.items, one.characters) == (other.items, other.characters) == (4, len(text))
+    assert one.nats_per_char == pytest.approx(other.nats_per_char, rel=0.01)
+    assert one.nats_per_char == pytest.approx(exact.score(text).mean() * math.log(2), abs=1e-12)

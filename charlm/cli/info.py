@@ -61,7 +61,9 @@ def _summary(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[str
     )
     summary = {
         "model": f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
-        f"{model.num_parameters(found.tokenizer.vocab_size):,} parameters",
+        f"{model.num_parameters(found.tokenizer.vocab_size):,} parameters"
+        + ", in whole numbers"
+        * found.exact,
         "file": f"{path}, {path.stat().st_size / 1e6:.1f} MB, saved {ago(age_of(path))}",
         "text": f"{_named(source.files)}: {source.characters:,} characters, "
         f"{found.tokenizer.vocab_size:,} symbols" + ", a list of items" * bool(model.items),
@@ -99,6 +101,7 @@ def _all_facts(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[s
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
+        "exact": found.exact,
         "parameters": model.num_parameters(vocab_size),
         "symbols": vocab_size,
         "unknown_symbol": found.tokenizer.unknown,

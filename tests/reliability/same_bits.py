@@ -1,7 +1,7 @@
-"""Generate and score in whole numbers under many conditions, and compare what comes out bit for bit.
+"""Generate and score in whole numbers under many conditions, and compare every bit.
 
     python tests/reliability/same_bits.py [--characters 1000000] [--numpy 1.26.4 --numpy 2.4.6]
-    python tests/reliability/same_bits.py --command "qemu-aarch64-static -L ROOT ROOT/usr/bin/python3"
+    python tests/reliability/same_bits.py --command "qemu-aarch64-static -L / python3-arm64"
 
 The models are an RNN, an LSTM and a GRU of 65 symbols with weights from charlm's own random
 numbers, so nothing is read from a file. Each model writes characters in 64 samples, and scores what
@@ -31,10 +31,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = 64
 SIZES = {"rnn": 131, "lstm": 96, "gru": 117}  # backbone: units
-CORES = (
-    "Prescott Core2 Penryn Dunnington Nehalem Sandybridge Haswell SkylakeX Cooperlake "
-    "SapphireRapids Atom Barcelona Bobcat Bulldozer Piledriver Steamroller Excavator Zen"
-).split()
+OPENBLAS_CORES = """Prescott Core2 Penryn Dunnington Nehalem Sandybridge Haswell SkylakeX Cooperlake
+    SapphireRapids Atom Barcelona Bobcat Bulldozer Piledriver Steamroller Excavator Zen"""
 
 
 def model(backbone, hidden_size):
@@ -107,7 +105,7 @@ def conditions(arguments, folder):
     if arguments.quick:
         yield "core Prescott", here, {"OPENBLAS_CORETYPE": "Prescott"}, 64
         return
-    for core in CORES:
+    for core in OPENBLAS_CORES.split():
         yield f"core {core}", here, {"OPENBLAS_CORETYPE": core}, 64
     for feature in features():
         yield f"numpy without {feature}", here, {"NPY_DISABLE_CPU_FEATURES": feature}, 64
@@ -150,7 +148,9 @@ def main():
             digest, machine, version = json.loads(done.stdout.splitlines()[-1])
             digests[name] = digest
             seconds = time.monotonic() - start
-            print(f"{digest[:16]}  {name} ({machine}, numpy {version}, {seconds:.0f} s)", flush=True)
+            print(
+                f"{digest[:16]}  {name} ({machine}, numpy {version}, {seconds:.0f} s)", flush=True
+            )
     same = len(set(digests.values())) == 1
     print(f"{len(digests)} conditions: {'one digest' if same else 'DIGESTS DIFFER'}")
     print(json.dumps({"characters": arguments.characters, "digests": digests}))
