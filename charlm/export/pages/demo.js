@@ -85,8 +85,7 @@ function write() {
   const text = byId("prompt").value;
   asked = { settings, prompt: text, skipped: prompt.left.size > 0, changed: false };
   closeReadout();
-  const sheet = byId("sheet");
-  if (sheet.getBoundingClientRect().top > innerHeight / 3) sheet.scrollIntoView(); // on a phone
+  if (!isWide()) byId("sheet").scrollIntoView();
   start(settings, settings.length);
 }
 
@@ -266,6 +265,19 @@ function look(place) {
   const first = ranking(logits).slice(0, LIKELIEST);
   const shown = first.includes(id) ? first : [...first, id];
   byId("likeliest").append(...shown.map((one) => choice(place, one, shares, id)));
+  uncover(place);
+}
+
+/** Scroll a character out from below the list, which lies over the text on a phone. */
+function uncover(place) {
+  if (isWide()) return;
+  const { bottom } = view.spans[place].getBoundingClientRect();
+  const covered = bottom + 20 - byId("readout").getBoundingClientRect().top;
+  if (covered > 0) scrollBy(0, covered);
+}
+
+function isWide() {
+  return matchMedia("(min-width: 62rem)").matches;
 }
 
 function choice(place, one, shares, id) {
@@ -322,6 +334,7 @@ async function copyText(text, button) {
 }
 
 function fillPage() {
+  byId("settings").open = isWide();
   document.title = visibleText(facts.title);
   byId("title").textContent = visibleText(facts.title);
   if (facts.description) byId("description").textContent = facts.description;
