@@ -195,8 +195,8 @@ def test_the_verb_writes_the_file_and_replaces_its_own(run):
 
 
 BAD = [
-    (["model"], "must end in .onnx"),
-    (["model.pt"], "must end in .onnx"),
+    (["model"], "must end in .safetensors or .html or .onnx"),
+    (["model.pt"], "must end in .safetensors or .html or .onnx"),
     (["none/model.onnx"], "there is no folder"),
     (["folder.onnx"], "it is not a regular file"),
     (["foreign.onnx"], "foreign.onnx is there already, and not an ONNX file of charlm"),

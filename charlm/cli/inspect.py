@@ -16,8 +16,6 @@ from charlm.files import as_path
 if TYPE_CHECKING:
     from charlm.insight.report import Inspection
 
-PAGE = b'name="generator" content="charlm'  # what a page of ours holds near its beginning
-
 
 def add_parser(verbs: Subparsers) -> None:
     """Add the parser of this verb."""
@@ -115,6 +113,8 @@ def _page(arguments: Namespace) -> Path | None:
     Raises:
         ConfigError: if it cannot be written, or would take the place of something else.
     """
+    from charlm.insight.page import is_page
+
     if arguments.out is None and arguments.json:
         return None
     text = Path(arguments.files[0]).resolve().stem if arguments.files else "stdin"
@@ -128,11 +128,8 @@ def _page(arguments: Namespace) -> Path | None:
         raise ConfigError(f"{page} is a folder: {other}")
     if not os.access(page.parent, os.W_OK):
         raise ConfigError(f"cannot write {page}: there is no folder to write to; {other}")
-    if page.exists():
-        with page.open("rb") as file:
-            is_page = PAGE in file.read(4096)
-        if not is_page:
-            raise ConfigError(f"{page} is there already, and charlm did not write it: {other}")
+    if page.exists() and not is_page(page):
+        raise ConfigError(f"{page} is there already, and charlm did not write it: {other}")
     return page
 
 

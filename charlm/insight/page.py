@@ -1,8 +1,9 @@
 """Pages: one self-contained HTML file with its data, its script and its style.
 
-The skeletons, scripts and styles are in the folder ``pages``. A page needs no network and no other
-file. A browser runs nothing in it but its own script: the Content-Security-Policy names the script
-and the style by their digests, and the data are JSON that no browser takes for markup.
+The skeletons, scripts and styles are in the folder ``pages``, or in that of another package. A page
+needs no network and no other file. A browser runs nothing in it but its own script: the
+Content-Security-Policy names the script and the style by their digests, and the data are JSON that
+no browser takes for markup.
 """
 
 import base64
@@ -18,7 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.files import is_regular_file
+
 PAGES = Path(__file__).parent / "pages"
+MARK = b'name="generator" content="charlm'  # what a page of ours holds near its beginning
 SHORT = 1000  # an array of one axis with at most so many numbers stays a list
 EXCERPT_NUMBERS = 1 << 19  # an excerpt with more numbers is packed to 4 bits
 INTEGER_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
@@ -26,15 +30,16 @@ INTEGER_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 ESCAPED = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
-def render(name: str, data: Mapping[str, Any]) -> str:
+def render(name: str, data: Mapping[str, Any], folder: Path = PAGES) -> str:
     r"""Return a whole page as HTML.
 
     The skeleton ``pages/NAME.html`` names the files of its style and its script in double braces,
     and has a place for the policy and the data.
 
     Args:
-        name: the page, ``"inspect"`` or ``"compare"``.
+        name: the page, such as ``"inspect"`` or ``"compare"``.
         data: what it shows: dicts, lists, texts, numbers and numpy arrays. See :func:`pack`.
+        folder: where its files are; what is not there is in the folder ``pages`` here.
 
     Returns:
         The page. All of it is ASCII but for the texts of the skeleton.
@@ -43,12 +48,17 @@ def render(name: str, data: Mapping[str, Any]) -> str:
 
         Path("page.html").write_text(render("inspect", report), encoding="utf-8")
     """
-    skeleton = _read(f"{name}.html")
+
+    def read(file: str) -> str:
+        path = folder / file
+        return (path if path.exists() else PAGES / file).read_text(encoding="utf-8")
+
+    skeleton = read(f"{name}.html")
     digests: dict[str, str] = {}
 
     def insert(match: re.Match[str]) -> str:
         tag, files = match.groups()
-        content = "\n".join(map(_read, files.split()))
+        content = "\n".join(map(read, files.split()))
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         digests[tag] = f"'sha256-{digest}'"
         return f"<{tag}>{content}</{tag}>"
@@ -61,6 +71,14 @@ def render(name: str, data: Mapping[str, Any]) -> str:
     )
     packed = json.dumps(pack(data), allow_nan=False, separators=(",", ":")).translate(ESCAPED)
     return page.replace("{{policy}}", policy).replace("{{data}}", packed)
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a file is a page that charlm wrote, which may be replaced."""
+    if not is_regular_file(path):
+        return False
+    with path.open("rb") as file:
+        return MARK in file.read(4096)
 
 
 def repr_html(page: str) -> str:
@@ -158,8 +176,3 @@ def _pack_array(array: NDArray[Any], bits: int) -> dict[str, Any]:
         data = levels.astype(np.dtype(name).newbyteorder("<")).tobytes()
     packed = base64.b64encode(data).decode()
     return {"packed": packed, "type": name, "shape": list(array.shape), "low": low, "step": step}
-
-
-def _read(name: str) -> str:
-    """Return a file of the folder ``pages``."""
-    return (PAGES / name).read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ class TextView {
     this.cursor = 0;
     this.anchor = 0;
     this.marked = null;
-    this.spans = characters.map(characterElement);
-    this.places = new Map(this.spans.map((span, place) => [span, place]));
-    this.base = this.spans.map((span) => span.className);
-    box.replaceChildren(...linesOf(characters, this.spans));
-    this.spans[0]?.setAttribute("data-cursor", "");
+    this.spans = [];
+    this.base = [];
+    this.places = new Map();
+    box.replaceChildren();
+    this.append(characters);
     box.addEventListener("keydown", (event) => this.#key(event));
     box.addEventListener("mousedown", (event) => this.#press(event));
     box.addEventListener("mouseover", (event) => this.#hover(event));
@@ -28,22 +28,54 @@ class TextView {
     box.addEventListener("focus", () => on.look(this.cursor));
   }
 
+  /** Add characters at the end. Each line is a block, which keeps its direction to itself. */
+  append(characters) {
+    for (const character of characters) {
+      const span = characterElement(character);
+      const last = this.spans.at(-1);
+      const line = last && !last.matches(".end") ? last.parentElement : this.#newLine();
+      line.append(span);
+      this.places.set(span, this.spans.length);
+      this.spans.push(span);
+      this.base.push(span.className);
+    }
+    this.spans[this.cursor]?.setAttribute("data-cursor", "");
+  }
+
+  #newLine() {
+    return this.box.appendChild(element("div", { dir: "auto" }));
+  }
+
+  /** Take all characters from a place on away. */
+  cut(place) {
+    for (const span of this.spans.splice(place)) {
+      const line = span.parentElement;
+      span.remove();
+      if (!line.hasChildNodes()) line.remove();
+      this.places.delete(span);
+    }
+    this.base.length = this.spans.length;
+    this.cursor = Math.max(0, Math.min(this.cursor, this.spans.length - 1));
+    this.anchor = this.cursor;
+    this.spans[this.cursor]?.setAttribute("data-cursor", "");
+  }
+
   /**
-   * Colour all characters.
+   * Colour all characters from a place on.
    *
    * levels are whole numbers from -STEPS to STEPS; null is a character that has no value, which is
    * shown pale. hues are the classes for positive and negative levels.
    */
-  paint(levels, hues = ["hot", "cold"]) {
+  paint(levels, hues = ["hot", "cold"], from = 0) {
     const names = new Map([[0, ""], [null, " dim"]]);
     for (let level = 1; level <= STEPS; level++) {
       names.set(level, ` ${hues[0]} w${level}`);
       names.set(-level, ` ${hues[1]} w${level}`);
     }
-    this.spans.forEach((span, place) => {
+    for (let place = from; place < this.spans.length; place++) {
       const name = this.base[place] + names.get(levels[place]);
-      if (span.className !== name) span.className = name;
-    });
+      if (this.spans[place].className !== name) this.spans[place].className = name;
+    }
   }
 
   /** Move the cursor, and scroll to it. With extend, mark from where the marking began. */
@@ -99,7 +131,7 @@ class TextView {
       End: () => (event.ctrlKey ? Infinity : this.#edge(1)),
       Escape: () => null,
     };
-    if (!(event.key in targets) || event.altKey || event.metaKey) return;
+    if (!(event.key in targets) || !this.spans.length || event.altKey || event.metaKey) return;
     event.preventDefault();
     const target = targets[event.key]();
     if (target === null) this.mark(null);
@@ -174,20 +206,4 @@ function characterElement(character) {
   else if (character === "\t") name = "tab";
   else if (sign.startsWith("U+")) name = "code";
   return element("span", { class: name }, sign);
-}
-
-/** Return a block for each line: it keeps the direction of its text to itself. */
-function linesOf(characters, spans) {
-  const lines = [];
-  let line = [];
-  const close = () => {
-    if (line.length) lines.push(element("div", { dir: "auto" }, line));
-    line = [];
-  };
-  spans.forEach((span, place) => {
-    line.push(span);
-    if (characters[place] === "\n") close();
-  });
-  close();
-  return lines;
 }
