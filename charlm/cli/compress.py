@@ -1,23 +1,24 @@
 """The verb ``compress``."""
 
+import contextlib
 import importlib
 import lzma
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from charlm.cli.parser import Subparsers, add_run, name
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import printable, say
 from charlm.errors import CorpusError
-from charlm.files import PathLike, check_name
+from charlm.files import PathLike, check_name, is_regular_file
 
 if TYPE_CHECKING:
     from charlm.integer.compression import Summary
 
 SUFFIX = ".clm"
-WINDOW = 1 << 23  # bytes that xz may look back in the comparison: the 64 MiB of -9 take 700 MB
+WINDOW = 1 << 24  # bytes that xz may look back in the comparison: the 64 MiB of -9 take 700 MB
+PIECE = 1 << 20  # bytes that are compared at a time
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -52,9 +53,8 @@ def run(arguments: Namespace) -> int:
     out = new_file(arguments.out or f"{arguments.file}{SUFFIX}")
     with open_input(path) as source:
         lm = api.load(arguments.run).exact()
-        others = _others()
         with ProgressBar(path.stat().st_size, f"compressing {path.name}", "B") as bar:
-            blocks = _fed(read_blocks(source, str(path)), others)
+            blocks = read_blocks(source, str(path))
             coder = TextCoder(lm.engine, lm.tokenizer)
             with atomic_file(out) as target:
                 summary = compress(
@@ -62,18 +62,21 @@ def run(arguments: Namespace) -> int:
                     name=str(path), on_progress=bar.update,
                 )  # fmt: skip
     num_parameters = lm.config.num_parameters(lm.tokenizer.vocab_size)
-    _print_sizes(out, summary, others, num_parameters)
+    _print_sizes(out, summary, num_parameters)
+    _print_comparison(_sizes_of_others(path), summary.size)
     return 0
 
 
-def open_input(path: Path) -> Any:
-    """Return a file that was opened to be read.
+def open_input(path: Path) -> IO[bytes]:
+    """Return a file that was opened to be read, and that can be read more than once.
 
     Raises:
-        CorpusError: if it cannot be opened.
+        CorpusError: if it cannot be opened, or is a pipe or a device.
     """
     check_name(path)
     try:
+        if path.exists() and not path.is_dir() and not is_regular_file(path):
+            raise CorpusError(f"{path} is not a regular file: write it to one first")
         return path.open("rb")
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror}") from None
@@ -92,68 +95,51 @@ def new_file(path: PathLike) -> Path:
     return path
 
 
-class _Size:
-    """Counts the bytes that another compressor gives."""
-
-    def __init__(self, compressor: Any):
-        self.compressor = compressor
-        self.size = 0
-
-    def feed(self, data: bytes) -> None:
-        """Compress some more bytes."""
-        self.size += len(self.compressor.compress(data))
-
-    def finish(self) -> None:
-        """Compress what is left."""
-        self.size += len(self.compressor.flush())
-
-
-def _others() -> dict[str, _Size]:
+def _compressors() -> dict[str, Any]:
     """Return the compressors to compare with, by name."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": WINDOW}]
-    found = {"xz -9": _Size(lzma.LZMACompressor(filters=filters))}
-    try:
-        found["zstd -19"] = _Size(importlib.import_module("compression.zstd").ZstdCompressor(19))
-    except ImportError:
-        try:
-            zstandard = importlib.import_module("zstandard")
-            found["zstd -19"] = _Size(zstandard.ZstdCompressor(level=19).compressobj())
-        except ImportError:
-            pass
+    found: dict[str, Any] = {"xz -9": lzma.LZMACompressor(filters=filters)}
+    with contextlib.suppress(ImportError):
+        found["zstd -19"] = importlib.import_module("zstandard").ZstdCompressor(19).compressobj()
+        return found
+    with contextlib.suppress(ImportError):  # Python 3.14 has its own
+        found["zstd -19"] = importlib.import_module("compression.zstd").ZstdCompressor(19)
     return found
 
 
-def _fed(blocks: Iterable[bytes], others: dict[str, _Size]) -> Iterator[bytes]:
-    """Yield the blocks of a text; the other compressors have them too."""
-    for block in blocks:
-        for other in others.values():
-            other.feed(block)
-        yield block
-    for other in others.values():
-        other.finish()
+def _sizes_of_others(path: Path) -> dict[str, int]:
+    """Return the sizes in bytes that other compressors give, by their names."""
+    sizes = {}
+    for other, compressor in _compressors().items():
+        with ProgressBar(path.stat().st_size, f"comparing with {other}", "B") as bar:
+            sizes[other] = 0
+            with open_input(path) as source:
+                while data := source.read(PIECE):
+                    sizes[other] += len(compressor.compress(data))
+                    bar.update(len(data))
+            sizes[other] += len(compressor.flush())
+    return sizes
 
 
-def _print_sizes(
-    out: Path, summary: "Summary", others: dict[str, _Size], num_parameters: int
-) -> None:
-    """Say how large the result is, and how large it would have been otherwise."""
+def _print_sizes(out: Path, summary: "Summary", num_parameters: int) -> None:
+    """Say how large the result is, alone and with the model."""
     bits = 8 * summary.compressed / max(1, summary.characters)
-    say(
-        printable(
-            f"{out}: {summary.compressed:,} bytes of {summary.size:,}, "
-            f"{bits:.4f} bits per character"
-        )
-    )
+    line = f"{out}: {summary.compressed:,} bytes of {summary.size:,}, {bits:.4f} bits per character"
+    say(printable(line))
     if summary.by_lzma:
         say(
             f"the model does not fit {summary.by_lzma} of its {summary.blocks} blocks: they are "
             "compressed with LZMA, the method of xz"
         )
-    for other, found in others.items():
-        look_back = f" that looks back {WINDOW >> 20} MiB" if summary.size > WINDOW else ""
-        note = look_back if other.startswith("xz") else ""
-        say(f"{other + note:10} {found.size:12,} bytes")
-    if "zstd -19" not in others:
-        say("zstd -19   not compared: pip install zstandard")
     total = summary.compressed + num_parameters
     say(f"with model {total:12,} bytes: whoever opens the file needs the model too")
+
+
+def _print_comparison(sizes: dict[str, int], original: int) -> None:
+    """Say how large other compressors make the text."""
+    for other, size in sizes.items():
+        is_bounded = other.startswith("xz") and original > WINDOW
+        note = f", with a window of {WINDOW >> 20} MiB" if is_bounded else ""
+        say(f"{other:10} {size:12,} bytes{note}")
+    if len(sizes) == 1:
+        say("zstd -19   not compared: pip install zstandard")

@@ -8,7 +8,6 @@ from charlm.cli.parser import Subparsers, name
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import printable, say
 from charlm.errors import CorpusError
-from charlm.files import is_regular_file
 
 
 def add_parser(verbs: Subparsers) -> None:
@@ -49,8 +48,6 @@ def run(arguments: Namespace) -> int:
         raise CorpusError(f"{path} does not end in {SUFFIX}: name the file to write with --out")
     out = new_file(arguments.out or path.with_suffix(""))
     with open_input(path) as source:
-        if not is_regular_file(path):  # its checksum is read first, so it is read twice
-            raise CorpusError(f"{path} is not a regular file: decompress reads no pipes")
         lm = api.load(arguments.run).exact()
         check(source, lm.fingerprint(), str(path))
         coder = TextCoder(lm.engine, lm.tokenizer)

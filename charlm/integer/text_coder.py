@@ -27,8 +27,7 @@ from charlm.config import SampleConfig
 from charlm.data.tokenizer import NUM_CODE_POINTS, CharTokenizer, code_points
 from charlm.files import ProgressCallback, no_progress
 from charlm.inference.engine import Engine
-from charlm.inference.sampling import Doubles
-from charlm.integer.coder import TOTAL, Decoder, Integers, damaged, encode, frequencies
+from charlm.integer.coder import TOTAL, Decoder, Integers, Words, damaged, encode, frequencies
 from charlm.integer.varint import read_varint, varint
 
 # Characters of a lane at least, and lanes at most. A lane costs about 9 bytes: 4 for the state in
@@ -80,31 +79,25 @@ class TextCoder:
         points = code_points(text)[_places(count, lanes)]
         symbols = self.ids[points]
         is_unknown = symbols < 0
-        kinds, order, counts = np.unique(
+        kinds, which, counts = np.unique(
             points[is_unknown], return_inverse=True, return_counts=True
         )
-        known_total, sizes_of_unknown = self._shares(count, counts)
+        unknown = _Unknown(kinds, counts, count, len(self.points))
         symbols[is_unknown] = 0
         starts, sizes = np.empty((2, count), np.uint32)
-        stepper = _Predictions(self, lanes, known_total)
+        reader = _Lanes(self, lanes, unknown.known_total)
         report = _scaled(on_progress, size, count)
         for begin in range(0, count, lanes):
             end = min(begin + lanes, count)
-            of_step = symbols[begin:end]
-            f, ends = stepper.frequencies()
-            rows = np.arange(end - begin)
-            sizes[begin:end] = f[rows, of_step]
-            starts[begin:end] = ends[rows, of_step] - f[rows, of_step]
+            sizes[begin:end], ends = reader.intervals(symbols[begin:end])
+            starts[begin:end] = ends - sizes[begin:end]
             if end < count:
-                stepper.read(np.where(is_unknown[begin:end], self.stand_in, of_step))
+                reader.read(np.where(is_unknown[begin:end], self.stand_in, symbols[begin:end]))
             report(end)
-        sizes[is_unknown] = sizes_of_unknown[order]
-        starts[is_unknown] = (_ends(known_total, sizes_of_unknown) - sizes_of_unknown)[order]
-        numbers = [int(has_crlf), count, lanes, len(kinds)]
-        gaps = np.diff(kinds.astype(np.int64), prepend=0)
-        for gap, times in zip(gaps.tolist(), counts.tolist(), strict=True):
-            numbers += [gap, times]
-        return b"".join(map(varint, numbers)) + encode(starts, sizes, lanes)
+        sizes[is_unknown] = unknown.sizes[which]
+        starts[is_unknown] = (unknown.ends - unknown.sizes)[which]
+        head = b"".join(map(varint, [int(has_crlf), count, lanes]))
+        return head + unknown.to_bytes() + encode(starts, sizes, lanes)
 
     def decode(self, data: bytes, most: int, on_progress: ProgressCallback = no_progress) -> str:
         """Return the text that :meth:`encode` was given.
@@ -124,69 +117,58 @@ class TextCoder:
         lanes = read_varint(stream, min(count, LIMIT_OF_LANES))
         if lanes == 0:
             raise damaged()
-        kinds, counts = self._unknown(stream, count)
-        known_total, sizes_of_unknown = self._shares(count, counts)
-        ends_of_unknown = _ends(known_total, sizes_of_unknown)
+        unknown = _Unknown.from_bytes(stream, count, self.ids, len(self.points))
         decoder = Decoder(stream.read(), lanes)
-        points = np.empty(count, np.uint32)
-        vocab_size = len(self.points)
-        all_points = np.concatenate([self.points, kinds])
-        stepper = _Predictions(self, lanes, known_total)
         report = _scaled(on_progress, len(data), count)
-        for begin in range(0, count, lanes):
-            end = min(begin + lanes, count)
-            rows = np.arange(end - begin)
-            slots = decoder.slots()[: end - begin]
-            f, ends = stepper.frequencies()
-            symbols = (ends[: end - begin] <= slots[:, None]).sum(axis=1)
-            known = np.minimum(symbols, vocab_size - 1)
-            sizes = f[rows, known].astype(np.int64)
-            upper = ends[rows, known].astype(np.int64)
-            is_unknown = symbols == vocab_size
-            if is_unknown.any():
-                which = ends_of_unknown.searchsorted(slots[is_unknown], side="right")
-                sizes[is_unknown] = sizes_of_unknown[which]
-                upper[is_unknown] = ends_of_unknown[which]
-                symbols[is_unknown] += which
-            decoder.move(upper - sizes, sizes)
-            points[begin:end] = all_points[symbols]
-            if end < count:
-                stepper.read(np.where(is_unknown, self.stand_in, known))
-            report(end)
-        decoder.finish()
-        in_order = np.empty(count, "<u4")
-        in_order[_places(count, lanes)] = points
+        points = np.empty(count, "<u4")
+        points[_places(count, lanes)] = self._points(decoder, count, lanes, unknown, report)
         try:
-            text = in_order.tobytes().decode("utf-32-le")
+            text = points.tobytes().decode("utf-32-le")
         except UnicodeDecodeError:  # a vocabulary of a stranger may hold half of a pair
             raise damaged() from None
         return text.replace("\n", "\r\n") if has_crlf else text
 
-    def _unknown(self, stream: io.BytesIO, count: int) -> tuple[Integers, Integers]:
-        """Return the code points and the counts of the unknown characters of a text in bytes."""
-        num_kinds = read_varint(stream, count)
-        kinds, counts, point = [], [], -1
-        for _ in range(num_kinds):
-            least = point
-            point = max(point, 0) + read_varint(stream, NUM_CODE_POINTS - 1)
-            counts.append(read_varint(stream, count))
-            kinds.append(point)
-            is_character = point < NUM_CODE_POINTS and not 0xD800 <= point < 0xE000
-            if not least < point or not is_character or counts[-1] == 0 or self.ids[point] >= 0:
-                raise damaged()
-        if sum(counts) > count:
-            raise damaged()
-        return np.array(kinds, np.int64), np.array(counts, np.int64)
+    def _points(
+        self,
+        decoder: Decoder,
+        count: int,
+        lanes: int,
+        unknown: "_Unknown",
+        report: ProgressCallback,
+    ) -> Words:
+        """Return the code points of a text (N,), read step by step."""
+        all_points = np.concatenate([self.points, unknown.kinds])
+        points = np.empty(count, np.uint32)
+        last = len(self.points) - 1
+        reader = _Lanes(self, lanes, unknown.known_total)
+        for begin in range(0, count, lanes):
+            end = min(begin + lanes, count)
+            slots = decoder.slots()[: end - begin]
+            symbols = reader.find(slots)
+            is_unknown = symbols > last
+            known = np.minimum(symbols, last)
+            sizes, ends = reader.intervals(known)
+            if is_unknown.any():
+                which = unknown.ends.searchsorted(slots[is_unknown], side="right")
+                sizes[is_unknown], ends[is_unknown] = unknown.sizes[which], unknown.ends[which]
+                symbols[is_unknown] += which
+            decoder.move(ends - sizes, sizes)
+            points[begin:end] = all_points[symbols]
+            if end < count:
+                reader.read(np.where(is_unknown, self.stand_in, known))
+            report(end)
+        decoder.finish()
+        return points
 
-    def _shares(self, count: int, counts: Integers) -> tuple[int, Integers]:
-        """Return the sum of the frequencies of known characters, and those of unknown ones (D,)."""
-        room = TOTAL - len(self.points) - len(counts)  # so that each symbol can have 1
-        sizes = np.maximum(1, counts.astype(np.int64) * room // count)
-        return TOTAL - int(sizes.sum()), sizes
 
+class _Lanes:
+    """The lanes of a text, with the frequencies of what comes next in each.
 
-class _Predictions:
-    """The lanes of a text, and the frequencies of what comes next in each."""
+    Args:
+        coder: with the model.
+        lanes: how many there are (B).
+        total: the sum of the frequencies of known characters.
+    """
 
     def __init__(self, coder: TextCoder, lanes: int, total: int):
         self.coder = coder
@@ -197,22 +179,82 @@ class _Predictions:
 
     def read(self, ids: NDArray[Any]) -> None:
         """Read the next character of each lane (B,)."""
+        unknown_id = self.coder.unknown_id
         with np.errstate(over="ignore", invalid="ignore"):  # weights() says it in words
-            self.logits = self.stepper.step(ids)
+            w = self.coder.engine.weights(self.stepper.step(ids), PREDICTED)
+        if unknown_id is not None and w.shape[1] > 1:  # unknown characters have others
+            w[:, unknown_id] = 0
+            w[w.sum(axis=1) == 0] = 1
+        self.frequencies = frequencies(w, self.total)
+        self.ends = np.add.accumulate(self.frequencies, axis=1)
 
-    def frequencies(self) -> tuple[Doubles, Doubles]:
-        """Return the frequencies of known characters (B, V), and their sums up to each (B, V)."""
-        w = self.coder.engine.weights(self.logits, PREDICTED)
-        if self.coder.unknown_id is not None and w.shape[1] > 1:
-            self._leave_out(w, self.coder.unknown_id)
-        f = frequencies(w, self.total)
-        return f, np.add.accumulate(f, axis=1)
+    def find(self, slots: Integers) -> Integers:
+        """Return the symbols (B,) that own places ``slots`` (B,), V for all unknown ones."""
+        return (self.ends[: len(slots)] <= slots[:, None]).sum(axis=1)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _leave_out(w: Doubles, unknown_id: int) -> None:
-        """Set the weight of the unknown symbol to 0: unknown characters have another frequency."""
-        w[:, unknown_id] = 0
-        w[w.sum(axis=1) == 0] = 1
+    def intervals(self, symbols: NDArray[Any]) -> tuple[Integers, Integers]:
+        """Return the frequencies of known symbols (B,), and the places where they end (B,)."""
+        lanes = np.arange(len(symbols))
+        sizes, ends = self.frequencies[lanes, symbols], self.ends[lanes, symbols]
+        return sizes.astype(np.int64), ends.astype(np.int64)
+
+
+class _Unknown:
+    """The characters of a text that the model does not know, with their frequencies.
+
+    Args:
+        kinds: their code points (D,), in ascending order.
+        counts: how often each occurs (D,).
+        count: the characters of the text, known or not.
+        vocab_size: how many the model knows (V).
+
+    Attributes:
+        known_total: the sum of the frequencies of all known characters.
+        sizes: the frequencies of the unknown ones (D,).
+        ends: where they end (D,): behind the known ones.
+    """
+
+    def __init__(self, kinds: NDArray[Any], counts: NDArray[Any], count: int, vocab_size: int):
+        self.kinds: Integers = kinds.astype(np.int64)
+        self.counts: Integers = counts.astype(np.int64)
+        room = TOTAL - vocab_size - len(kinds)  # so that each symbol can have 1
+        self.sizes: Integers = np.maximum(1, self.counts * room // count)
+        self.known_total = TOTAL - int(self.sizes.sum())
+        self.ends: Integers = self.known_total + np.cumsum(self.sizes)
+
+    def to_bytes(self) -> bytes:
+        """Return kinds and counts as bytes."""
+        gaps = np.diff(self.kinds, prepend=0)
+        pairs = np.stack([gaps, self.counts], axis=1).ravel()
+        return b"".join(map(varint, [len(self.kinds), *pairs.tolist()]))
+
+    @classmethod
+    def from_bytes(
+        cls, stream: io.BytesIO, count: int, ids: NDArray[np.int32], vocab_size: int
+    ) -> "_Unknown":
+        """Read what :meth:`to_bytes` wrote.
+
+        Args:
+            stream: where it stands.
+            count: see the class.
+            ids: for each code point -1 if the model does not know it.
+            vocab_size: see the class.
+
+        Raises:
+            CorpusError: if that is damaged.
+        """
+        pairs = [
+            (read_varint(stream, NUM_CODE_POINTS), read_varint(stream, count))
+            for _ in range(read_varint(stream, min(count, NUM_CODE_POINTS)))
+        ]
+        gaps, counts = np.array(pairs, np.int64).reshape(-1, 2).T
+        kinds = np.cumsum(gaps)
+        is_surrogate = (kinds >= 0xD800) & (kinds < 0xE000)
+        if (gaps[1:] == 0).any() or (counts == 0).any() or counts.sum() > count:
+            raise damaged()
+        if (kinds >= NUM_CODE_POINTS).any() or is_surrogate.any() or (ids[kinds] >= 0).any():
+            raise damaged()
+        return cls(kinds, counts, count, vocab_size)
 
 
 def _places(count: int, lanes: int) -> NDArray[np.int32]:
@@ -238,8 +280,3 @@ def _scaled(on_progress: ProgressCallback, size: int, count: int) -> ProgressCal
         on_progress(reported - before)
 
     return report
-
-
-def _ends(total: int, sizes: Integers) -> Integers:
-    """Return where the intervals of unknown characters end (D,), behind those of known ones."""
-    return total + np.cumsum(sizes)
