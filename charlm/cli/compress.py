@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
                 )  # fmt: skip
     num_parameters = lm.config.num_parameters(lm.tokenizer.vocab_size)
     _print_sizes(out, summary, num_parameters)
-    _print_comparison(_sizes_of_others(path), summary.size)
+    _print_comparison(sizes_of_others(path), summary.size)
     return 0
 
 
@@ -107,7 +107,7 @@ def _compressors() -> dict[str, Any]:
     return found
 
 
-def _sizes_of_others(path: Path) -> dict[str, int]:
+def sizes_of_others(path: Path) -> dict[str, int]:
     """Return the sizes in bytes that other compressors give, by their names."""
     sizes = {}
     for other, compressor in _compressors().items():
