@@ -35,7 +35,8 @@ def measured(*words):
     command = [sys.executable, "-m", "charlm", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, words
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
