@@ -139,6 +139,15 @@ def test_progress_comes_to_the_whole(golden):
     assert sum(seen) == len(data)
 
 
+def test_files_of_this_version_open_for_ever_and_are_written_alike_everywhere(golden):
+    """The one file that the tests keep; it is read by the model, not as LZMA."""
+    packed = (DATA / "golden-lstm.clm").read_bytes()
+    text = "It was a quiet day, and the sea lay still. Nobody came; the old man waited for us.\r\n"
+    data = f"{text}Café, he said: 3 x 4.\r\n".encode()
+    assert decompressed(golden, packed) == data
+    assert compressed(golden, data) == packed
+
+
 # ---- the size
 
 
