@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,28 +165,45 @@ def check_replaced(path: Path, mark: bytes, what: str) -> Path:
     return path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a new temporary file beside ``path``, sync it, and rename it into place.
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new temporary file beside ``path`` that is synced and renamed into place at the end.
 
     The temporary file has a name that nobody can guess and is made here, so no link and no pipe
-    that lies in wait is ever written to.
+    that lies in wait is ever written to. It is removed if what is done with it fails.
+
+    >>> with atomic_file(Path("names.txt")) as file:
+    ...     file.write(b"Ada")
 
     Raises:
-        CheckpointError: if that fails; at ``path`` is then the old file or the new one, whole.
+        CheckpointError: if it cannot be written; at ``path`` is then the old file or the new one,
+            whole.
     """
     temporary = temporary_path(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, wholly or not at all; see :func:`atomic_file`.
+
+    Raises:
+        CheckpointError: see there.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -79,3 +79,16 @@ def test_the_benchmark_of_texts_ends_with_its_figures(tmp_path, monkeypatch, cap
     monkeypatch.setattr(bench_texts, "train", None)  # nothing is measured again
     bench_texts.main(words)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+
+
+def test_the_benchmark_of_compression_ends_with_its_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench_compression
+
+    file = tmp_path / "few.txt"
+    file.write_text("The sea was calm, and the ship lay still.\n" * 9, encoding="utf-8")
+    bench_compression.main([str(DATA / "golden-gru.safetensors"), str(file)])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"].values()
+    assert row["bytes"] == 378
+    assert row["within_goal"]
+    assert row["megabytes"] < 300

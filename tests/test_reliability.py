@@ -49,6 +49,11 @@ def test_no_bytes_taken_for_a_text_do_harm():
     assert min(counts["refused"], counts["trained on"]) >= 5
 
 
+def test_compressed_texts_come_back_and_damaged_ones_are_refused():
+    counts = last_line("compression.py", "--rounds", 150)["counts"]
+    assert min(counts["came back"], counts["damaged, refused"]) >= 100
+
+
 def test_the_wheel_works_elsewhere_with_and_without_torch():
     found = last_line("install.py", "--quick")
     assert len(found["without_torch"]) == 1

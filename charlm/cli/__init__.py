@@ -16,7 +16,9 @@ from collections.abc import Sequence
 
 from charlm.cli import (
     compare,
+    compress,
     corpus,
+    decompress,
     evaluate,
     export,
     generate,
@@ -47,6 +49,8 @@ VERBS = (
     info,
     list_runs,
     corpus,
+    compress,
+    decompress,
 )
 
 
