@@ -253,6 +253,11 @@ def test_any_cell_runs_in_whole_numbers_or_says_what_it_may_not_use(monkeypatch)
     for t in range(40):
         other = float_stepper.step(ids[:, t])
     assert np.abs(logits - other).max() < 0.03 * np.abs(other).max()
+    small = functions.EXACT.exp(np.float32([-2000, -1, 0, 3]))
+    np.testing.assert_allclose(small, np.exp([-2000.0, -1, 0, 3]), rtol=1e-6)
+    matrix = Matrix(rounded(weights)["head.weight"], 8)
+    x = np.float32([[0.5] * matrix.values.shape[1]])
+    np.testing.assert_array_equal(x @ matrix[2:5].T, (x @ matrix.T)[:, 2:5])
     step: Any = lambda self, xp, p, s, w: (xp.sin(p),)  # noqa: E731
     monkeypatch.setattr(Elementwise, "step", step)
     with pytest.raises(ConfigError, match="the cell uses sin"):

@@ -88,7 +88,7 @@ class Exact:
         """Return the exponential function of ``x`` (...), at most that of 80."""
         x = np.minimum(x.astype(np.float64), 80)
         down = exp(-np.abs(x))
-        return np.where(x > 0, 1 / down, down).astype(np.float32)
+        return np.where(x > 0, 1 / np.where(x > 0, down, 1), down).astype(np.float32)
 
     def log(self, x: Floats) -> Floats:
         """Return the natural logarithm of ``x`` (...), all of it above 0."""
