@@ -68,6 +68,8 @@ VERBS = {
     "info": "show describe details status",
     "list": "ls runs dir models",
     "corpus": "download fetch data texts",
+    "compress": "zip gzip xz zstd pack encode",
+    "decompress": "unzip gunzip unxz unpack uncompress decode extract",
 }
 
 # The values of settings, and what other programs call the same.
