@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charlm.integer.compression import Summary
 
 SUFFIX = ".clm"
-WINDOW = 1 << 24  # bytes that xz may look back in the comparison: the 64 MiB of -9 take 700 MB
+WINDOW = 1 << 23  # bytes that xz may look back in the comparison: the 64 MiB of -9 take 700 MB
 PIECE = 1 << 20  # bytes that are compared at a time
 
 
