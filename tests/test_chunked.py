@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from charlm.inference.chunked import STATE_TOLERANCE, WARM_UP, read_chunked
+from charlm.inference.chunked import STATE_TOLERANCE, WARM_UP, OutOfTimeError, read_chunked
 
 
 class Decaying:
@@ -59,3 +59,30 @@ def test_nan_is_not_read_again():
     values, _ = read_chunked(reader, 40_003, reader.initial_state(1), batch_size=5)
     assert np.isnan(values).any()
     assert reader.characters <= 40_003 + 4 * WARM_UP
+
+
+def test_reading_again_may_be_cut_short_once_all_is_read():
+    """What is known by then counts; before that there is nothing that could."""
+
+    class Hurried(Decaying):
+        def read(self, starts, length, state):
+            if self.characters > self.bound:
+                self.bound = np.inf
+                raise OutOfTimeError
+            return super().read(starts, length, state)
+
+    count, begin = 40_003, (np.full((2, 1, 3), 3.0),)
+    whole = Decaying(count, 1.0)
+    exact, _ = read_chunked(whole, count, begin, batch_size=5)
+    cut = 0
+    for bound in range(0, whole.characters, 9_000):
+        reader = Hurried(count, 1.0)
+        reader.bound = bound
+        try:
+            found, _ = read_chunked(reader, count, begin, batch_size=5)
+        except OutOfTimeError:
+            assert reader.characters < count
+            continue
+        np.testing.assert_array_equal(found[:8000], exact[:8000])  # the first chunk
+        cut += not np.array_equal(found, exact)
+    assert cut >= 2

@@ -15,6 +15,7 @@ from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError
 from charlm.training import autotune
 from charlm.training.resume import resume
 from charlm.training.start import start
+from charlm.training.trainer import Trainer
 
 
 def trained(run):
@@ -269,3 +270,20 @@ def test_loss_of_the_held_out_part_is_the_validation_loss(run):
     length = len(Path("text.txt").read_text())
     assert held_out["characters"] == length - int(0.9 * length) - 1
     assert json.loads(run(*command)[1])["characters"] == length - 1
+
+
+@pytest.mark.parametrize("late", [-1e9, 1e9])
+def test_the_last_evaluation_of_a_run_in_minutes_is_given_up_where_there_is_no_time(
+    workplace, monkeypatch, late
+):
+    monkeypatch.setattr("charlm.training.run.LATE_SECONDS", late)
+    monkeypatch.setattr(Trainer, "evaluated_length", 70)
+    settings = {name: value for name, value in QUICK.items() if name != "steps"}
+    run = trained(start(["text.txt"], out="run", minutes=0.003, **settings))
+    counters = run.trainer.counters
+    assert run.is_cut_short == (late < 0)
+    assert (counters.whole_loss is None) == (late < 0)
+    assert counters.loss is not None
+    assert latest("run").counters.whole_loss == counters.whole_loss
+    by_steps = trained(start(["text.txt"], out="steps", **QUICK)).trainer.counters
+    assert by_steps.whole_loss is not None  # which takes the time that it takes

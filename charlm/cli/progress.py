@@ -189,6 +189,13 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
         f"in {clock(counters.seconds)}: best validation loss {in_units(counters.loss)}{each} at "
         f"step {counters.best_step}",
     )
+    if run.is_cut_short:
+        measured = "to about 0.001, as there was no time to read more than once what this model"
+        measured += " remembers so long"
+        if counters.whole_loss is None:
+            measured = f"on the first {run.trainer.evaluated_length:,} of {len(validation):,} "
+            measured += "characters held out, as there was no time for all"
+        print_fact("", f"measured {measured}; evaluate with --held-out has it exactly")
     say()
     say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
     amount = ["--length", "1000"] if end is None else ["--num-samples", "20"]

@@ -13,9 +13,12 @@ That is not taken on trust: the chunk before ends in the right state, and has re
 characters. Where that state is another one (by ``STATE_TOLERANCE``), or where the last ``PROBE``
 values of the warm-up are others (by ``VALUE_TOLERANCE`` in the mean), the chunk is read again from
 the right state, until it meets what it found the first time. So the result is that of one chunk,
-also for a model that does not forget, and for one to which a small difference means much.
+also for a model that does not forget, and for one to which a small difference means much. For a
+model that remembers very long that can take many times as long; a progress callback that raises
+:class:`OutOfTimeError` ends it, with what is known by then.
 """
 
+import contextlib
 import itertools
 from typing import Any, Protocol
 
@@ -29,6 +32,10 @@ WARM_UP = 512  # characters
 PROBE = 128  # characters
 STATE_TOLERANCE = 0.01
 VALUE_TOLERANCE = 1e-4  # nats per character
+
+
+class OutOfTimeError(Exception):
+    """There is no time to read chunks again; raised by a progress callback, once."""
 
 
 class Reader(Protocol):
@@ -58,6 +65,9 @@ def read_chunked(
 
     Returns:
         The value for each character (count,), and the state after the last one.
+
+    Raises:
+        OutOfTimeError: if the reader raises it before every character has been read once.
     """
     chunks = max(1, min(batch_size, count // (2 * WARM_UP)))
     length = count // chunks
@@ -85,10 +95,33 @@ def _read_chunks(
     for first, last in pieces:
         values[:, first:last], after = reader.read(starts + first, last - first, states[-1])
         states.append(after)
-    for _ in range(1, chunks):  # chunk k is right after k rounds at the latest
+    with contextlib.suppress(OutOfTimeError):
+        _read_again(reader, starts, pieces, values, probes, states)
+    return values, _pick(states[-1], np.array([chunks - 1]))
+
+
+def _read_again(
+    reader: Reader,
+    starts: NDArray[np.intp],
+    pieces: list[tuple[int, int]],
+    values: Floats,
+    probes: Floats,
+    states: list[State],
+) -> None:
+    """Read chunks again until all begin where the one before ends, and change what is found.
+
+    Args:
+        reader: reads the text.
+        starts: where the chunks begin (B,).
+        pieces: where the pieces of each chunk begin and end.
+        values: of all characters (B, length).
+        probes: the last values before each chunk but the first one, by the state it begins with.
+        states: at the edges of the pieces, arrays (L, B, ...).
+    """
+    for _ in range(1, len(starts)):  # chunk k is right after k rounds at the latest
         expected = values[:-1, -PROBE:]
         before = tuple(s[:, :-1] for s in states[-1])
-        differs = _differ(tuple(s[:, 1:] for s in begin), before, probes, expected)
+        differs = _differ(tuple(s[:, 1:] for s in states[0]), before, probes, expected)
         wrong = 1 + np.flatnonzero(differs)
         if len(wrong) == 0:
             break
@@ -106,7 +139,6 @@ def _read_chunks(
             if len(wrong) == 0:
                 break
         _put(now, states[-1], wrong)
-    return values, _pick(states[-1], np.array([chunks - 1]))
 
 
 def _pick(state: State, places: NDArray[Any]) -> State:

@@ -218,6 +218,7 @@ class Comparison:
             stopping: see :meth:`charlm.training.run.Run.progress`.
         """
         run = self._begin(member)
+        run.keeps_time = False  # all are measured on the same characters
         try:
             with contextlib.closing(run.progress(stopping)) as steps:
                 yield from steps

@@ -20,15 +20,19 @@ from charlm.data.batches import Stream
 from charlm.data.dataset import Dataset
 from charlm.errors import CheckpointError, DivergenceError, ProcessError
 from charlm.files import as_path, shell_command
+from charlm.inference.chunked import OutOfTimeError
 from charlm.model.device import find_device
 from charlm.model.distributed import Processes, is_from_another_process, join
 from charlm.model.language_model import CharLM
+from charlm.tensor_file import Tensors
 from charlm.training import autotune
 from charlm.training.progress import Progress
 from charlm.training.run_dir import RunDir
 from charlm.training.threads import ThreadChoice, thread_counts
 from charlm.training.trainer import Trainer
 
+# How late the evaluation of all that is held out may end in a run in minutes.
+LATE_SHARE, LATE_SECONDS = 0.02, 0.5
 SAVING_SHARE = 0.01  # of the time that saving may take, unless the user says when to save
 
 
@@ -39,12 +43,17 @@ class Run:
         run_dir: where the checkpoints and the metrics are.
         trainer: what computes.
         notices: one line for each thing that was chosen for the user, for ``errors.written``.
+        keeps_time: whether the last evaluation is cut short where the time is over. A cell that
+            remembers long may need longer for it than all minutes that the run has.
+        is_cut_short: whether it was; its loss is then right to about 0.001.
     """
 
     def __init__(self, run_dir: RunDir, trainer: Trainer, notices: Iterable[str] = ()):
         self.run_dir = run_dir
         self.trainer = trainer
         self.notices = list(notices)
+        self.is_cut_short = False
+        self.keeps_time = trainer.config.steps is None and trainer.processes.size == 1
         self.unsaved_best: Checkpoint | None = None
         self.saved_at = self.saving_seconds = 0.0  # when the last save was, and how long it took
 
@@ -157,12 +166,28 @@ class Run:
         weights = trainer.processes.broadcast(None if best is None else best.weights)
         whole = trainer.counters.best_loss
         if trainer.evaluated_length < len(trainer.dataset.validation):
-            whole = trainer.evaluate_whole(weights) if is_best or weights is not None else None
+            there = is_best or weights is not None
+            whole = self._evaluate_whole(weights) if there else None
         spent = trainer.counters.seconds + time.monotonic() - began
         trainer.counters = replace(trainer.counters, whole_loss=whole, seconds=spent)
         if best is not None and best.counters.whole_loss != whole:
             self.unsaved_best = replace(best, counters=replace(best.counters, whole_loss=whole))
         self.save(*(["best"] if is_best else []), "latest")
+
+    def _evaluate_whole(self, weights: Tensors | None) -> float | None:
+        """Return the validation loss of all that is held out, None if there is no time at all."""
+        seconds = 60 * self.trainer.config.minutes * (1 + LATE_SHARE) + LATE_SECONDS
+        end = time.monotonic() + seconds - self.trainer.counters.seconds
+
+        def check(_: int) -> None:
+            if self.keeps_time and not self.is_cut_short and time.monotonic() > end:
+                self.is_cut_short = True
+                raise OutOfTimeError
+
+        try:
+            return self.trainer.evaluate_whole(weights, check)
+        except OutOfTimeError:
+            return None
 
     def _log(self, progress: Progress) -> None:
         if self.trainer.processes.first:

@@ -15,7 +15,9 @@ NUM_EVALUATIONS = 10  # of a run in minutes, planned anew where the machine beco
 EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may take
 LEAST_EVALUATED = 2048  # characters
 PATIENCE = 3  # evaluations without a gain after which a run in minutes starts to end
-MOST_AT_THE_END = 0.3  # of the time of a run that is kept for the evaluation of all at its end
+# Of the time of a run that is kept for the evaluation of all at its end. One that would take longer
+# is cut short, see ``Run``: then there is time to read everything once, and somewhat more.
+MOST_AT_THE_END, ONCE = 0.3, 1.5
 RECENT_EVALUATIONS = 3  # of which the cost is taken: what remembers longer is read again more often
 EXIT_SHARE = 0.05  # of the time that the start took, which leaving Python takes
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
@@ -131,7 +133,8 @@ class TimePlan:
             return last
         slower = sum(self.slower) / max(1, len(self.slower))
         whole = max(1.0, slower) * self._cost(self.held_out)
-        return last + min(whole, MOST_AT_THE_END * 60 * config.minutes)
+        most = MOST_AT_THE_END * 60 * config.minutes
+        return last + (whole if whole <= most else min(most, ONCE * self._cost(self.held_out)))
 
     def _cost(self, characters: int) -> float:
         """Return about how many seconds it takes to evaluate so many characters."""

@@ -23,7 +23,7 @@ from charlm.data.batches import IGNORED, Stream
 from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError, DivergenceError, argument
 from charlm.evaluation.loss import evaluate
-from charlm.files import sha256
+from charlm.files import ProgressCallback, no_progress, sha256
 from charlm.model.device import autocast, torch_threads
 from charlm.model.distributed import Processes
 from charlm.model.language_model import CharLM
@@ -183,21 +183,24 @@ class Trainer:
             )
         return loss
 
-    def evaluate_whole(self, weights: Tensors | None = None) -> float:
+    def evaluate_whole(
+        self, weights: Tensors | None = None, on_progress: ProgressCallback = no_progress
+    ) -> float:
         """Return the validation loss of all that is held out, of this model or of other weights."""
         if weights is None:
-            return self._validation_loss(len(self.dataset.validation))
+            return self._validation_loss(len(self.dataset.validation), on_progress)
         own = self.model.weights()
         self.model.load_weights(weights)
         try:
-            return self._validation_loss(len(self.dataset.validation))
+            return self._validation_loss(len(self.dataset.validation), on_progress)
         finally:
             self.model.load_weights(own)
 
-    def _validation_loss(self, length: int) -> float:
+    def _validation_loss(self, length: int, on_progress: ProgressCallback = no_progress) -> float:
         part = self.dataset.validation[:length]
         with torch_threads(self.thread_choice.usual):
-            found = evaluate(self.model, part, line_end=self.dataset.line_end)
+            end = self.dataset.line_end
+            found = evaluate(self.model, part, line_end=end, on_progress=on_progress)
             return self.processes.broadcast(found.nats_per_char)
 
     @property
