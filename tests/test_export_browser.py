@@ -196,6 +196,19 @@ def test_items_are_written_one_on_each_line(demo):
     assert "--num-samples 8" in page.locator("#command").text_content()
 
 
+def test_line_ends_in_the_prompt_of_an_item_are_left_out_of_its_command_too(demo, run, workplace):
+    checkpoint = model("gru", items=True)
+    checkpoint.weights["head.bias"][0] += 4
+    checkpoints.save_model(checkpoint, Path("play"))
+    page = demo(checkpoint)
+    write(page, "a\nb\n", 3, SETTINGS[0])
+    notice = page.locator("#notice").inner_text()
+    assert notice == "An item is one line: line ends are left out."
+    words = shlex.split(page.locator("#command").text_content())
+    status, out, _ = run(*[word for word in words[1:] if word != "\n"])
+    assert (status, out) == (0, text_of(page))
+
+
 def test_a_wrong_setting_is_said_and_nothing_is_lost(demo):
     page = demo(model("rnn"))
     text = write(page, "a", 20, SETTINGS[0])

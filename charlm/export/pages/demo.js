@@ -47,27 +47,30 @@ function randomSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
-/** Return the ids of the prompt, and what the model does not read of it. */
+/** Return the prompt, its ids, and what the model does not know of it. An item is one line. */
 function readPrompt() {
+  const text = isItems ? byId("prompt").value.replaceAll("\n", "") : byId("prompt").value;
   const ids = [];
   const left = new Map();
-  for (const character of byId("prompt").value) {
-    const isKnown = idOf.has(character) && !(isItems && character === "\n");
-    const id = isKnown ? idOf.get(character) : model.unknown;
-    if (id !== null && !(isItems && character === "\n")) ids.push(id);
-    if (!isKnown) left.set(character, 1 + (left.get(character) ?? 0));
+  for (const character of text) {
+    const id = idOf.get(character) ?? model.unknown;
+    if (id !== null) ids.push(id);
+    if (!idOf.has(character)) left.set(character, 1 + (left.get(character) ?? 0));
   }
-  return { ids, left };
+  return { text, ids, left };
 }
 
-function sayUnknown({ left }) {
+function sayUnknown({ text, left }) {
   const named = Array.from(left, ([character, count]) =>
     (count > 1 ? `${nameOf(character)} (${count})` : nameOf(character)));
   const shown = named.slice(0, 8).join(", ") + (named.length > 8 ? ", …" : "");
   const how = model.unknown === null
     ? "They stay in the prompt, but are not read"
     : "They are read as an unknown character";
-  byId("notice").textContent = left.size ? `The model does not know: ${shown}. ${how}.` : "";
+  const notes = [];
+  if (left.size) notes.push(`The model does not know: ${shown}. ${how}.`);
+  if (text !== byId("prompt").value) notes.push("An item is one line: line ends are left out.");
+  byId("notice").textContent = notes.join(" ");
 }
 
 // ---------------------------------------------------------------- writing
@@ -82,8 +85,7 @@ function write() {
   sayUnknown(prompt);
   keep();
   writer = new Writer(engine, prompt.ids);
-  const text = byId("prompt").value;
-  asked = { settings, prompt: text, skipped: prompt.left.size > 0, changed: false };
+  asked = { settings, prompt: prompt.text, skipped: prompt.left.size > 0, changed: false };
   closeReadout();
   if (!isWide()) byId("sheet").scrollIntoView();
   start(settings, settings.length);
