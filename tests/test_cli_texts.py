@@ -19,6 +19,7 @@ from conftest import DATA, QUICK_FLAGS, ROOT, one_line
 import charlm
 from charlm.cli import score, terminal
 from charlm.cli.generate import _until
+from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import Stop, cut
 from charlm.data.text_files import read_text
 
@@ -283,6 +284,13 @@ def test_a_long_line_is_cut_to_the_terminal():
     assert cut("a long line", 11) == "a long line"
     assert cut("a long line", 7) == "a long…"
     assert cut("山高水长云", 7) == "山高水…"
+
+
+def test_the_name_of_a_file_leaves_room_for_the_figures_of_a_bar():
+    assert ProgressBar(1, "scoring a.txt").what == "scoring a.txt"
+    what = ProgressBar(1, f"scoring \x1b[31m{'a' * 200}").what
+    assert what.startswith("scoring \\x1b[31maa")
+    assert len(what) <= 40
 
 
 def test_evaluate_with_its_comparisons(run):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import as_flag
-from charlm.cli.terminal import columns_of, printable, say
+from charlm.cli.terminal import columns_of, cut, printable, say
 from charlm.config import TrainConfig
 from charlm.errors import written
 from charlm.files import as_path, shell_command
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from charlm.training.run import Run
 
 SAMPLE_SHARE = 0.01  # of the time of a run that samples on the way may take
+LONGEST_WHAT = 39  # columns of what a bar says is done: half a line is left for its figures
 SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
 
 
@@ -39,7 +40,8 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, what: str, unit: str = " char"):
-        self.total, self.what, self.unit = total, what, unit
+        self.total, self.unit = total, unit
+        self.what = cut(printable(what), LONGEST_WHAT)  # it may hold the name of a file
         self.began = time.monotonic()
         self.done = 0
         self.bar: Any = None
