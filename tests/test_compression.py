@@ -267,6 +267,15 @@ def test_the_file_opens_with_the_saved_model_in_whole_numbers(run):
     assert Path("b").read_bytes() == Path("text.txt").read_bytes()
 
 
+def test_an_empty_text_has_no_bits_per_character(run):
+    Path("a.txt").touch()
+    status, _, err = run("compress", LSTM, "a.txt")
+    assert status == 0
+    assert "of 0\n" in err
+    assert run("decompress", "a.txt.clm", "--model", LSTM, "-o", "b.txt")[0] == 0
+    assert Path("b.txt").read_bytes() == b""
+
+
 def test_a_text_that_the_model_does_not_fit_is_said_so(run):
     Path("a.txt").write_text("漢字" * 99, encoding="utf-8")
     status, _, err = run("compress", LSTM, "a.txt")

@@ -123,8 +123,9 @@ def sizes_of_others(path: Path) -> dict[str, int]:
 
 def _print_sizes(out: Path, summary: "Summary", num_parameters: int) -> None:
     """Say how large the result is, alone and with the model."""
-    bits = 8 * summary.compressed / max(1, summary.characters)
-    line = f"{out}: {summary.compressed:,} bytes of {summary.size:,}, {bits:.4f} bits per character"
+    line = f"{out}: {summary.compressed:,} bytes of {summary.size:,}"
+    if summary.characters:
+        line += f", {8 * summary.compressed / summary.characters:.4f} bits per character"
     say(printable(line))
     if summary.by_lzma:
         say(
