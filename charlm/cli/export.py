@@ -20,7 +20,7 @@ def add_parser(verbs: Subparsers) -> None:
         "export",
         help="write a model to a file for other programs",
         description="Write the best model of a run to one file. The end of its name says which "
-        "kind: .safetensors is the model in whole numbers, a quarter of the size, which all verbs "
+        "kind: .safetensors is the model in whole numbers, a byte for a weight, which all verbs "
         "but resume open, and which computes the same bits on any machine; .html is a page that "
         "writes with the model in any browser, without Python and without a network, the same text "
         "as generate --exact; .onnx is one step of the network for any program that runs ONNX "
