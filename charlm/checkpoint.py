@@ -327,7 +327,7 @@ def _load(path: Path, prefixes: tuple[str, ...]) -> Checkpoint:
     for name in [name for name in tensors if name.startswith(WHOLE)]:
         member = name.removeprefix(WHOLE)
         numbers, exponents = tensors.pop(name), tensors.pop(EXPONENT + member)
-        tensors[WEIGHTS + member] = quantization.values(numbers, exponents)
+        tensors[WEIGHTS + member] = quantization.read_values(numbers, exponents, path)
     for name, tensor in tensors.items():
         group, _, member = name.partition(".")
         groups[f"{group}."][member] = tensor

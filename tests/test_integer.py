@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import BACKBONES, DATA, ROOT, tiny_config
 
+from charlm import quantization
 from charlm.api import LanguageModel, load
 from charlm.cells import CELLS
 from charlm.cells.base import Cell, Parameter
@@ -278,6 +279,39 @@ def test_too_wide_a_layer_is_refused_and_a_wide_one_has_fewer_bits():
     broad |= {name: np.broadcast_to(np.float32(1), (9_000, 9_000))}
     with pytest.raises(ConfigError, match="cannot be computed in whole numbers"):
         bounds.activation_bits(huge, broad)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_a_huge_embedding_takes_each_gate_to_its_limit(backbone, size):
+    config, weights = weights_of(backbone)
+    name = "embedding.weight"
+    weights |= {name: np.where(weights[name] < 0, -1, 1).astype(np.float32) * np.float32(size)}
+    numbers, _ = whole(weights[name])
+    np.testing.assert_array_equal(numbers, np.sign(weights[name]) * np.abs(numbers).max())
+    ids = ids_of(1, 9)[:, 0]
+    engines = [ExactEngine(config, weights, implementation=i) for i in ("fused", "reference")]
+    fused, reference = (e.step(ids, e.initial_state(9))[0] for e in engines)
+    np.testing.assert_array_equal(fused, reference)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bias_beyond_all_bounds_is_refused_without_a_warning():
+    config, weights = weights_of("gru")
+    weights["head.bias"][0] = 3e38
+    with pytest.raises(ConfigError, match="cannot be computed in whole numbers"):
+        ExactEngine(config, weights)
+
+
+@pytest.mark.parametrize("exponent", [-128, -101, 11, 127])
+def test_a_model_file_with_a_unit_out_of_range_is_refused(tmp_path, monkeypatch, exponent):
+    exact, path = lm_of("gru").exact(), tmp_path / "m.safetensors"
+    forged = lambda m: (whole(m)[0], np.full_like(whole(m)[1], exponent))  # noqa: E731
+    monkeypatch.setattr(quantization, "whole", forged)
+    exact.save(path)
+    with pytest.raises(CheckpointError, match="a unit is out of range"):
+        load(path)
 
 
 def test_whole_numbers_of_a_checkpoint_have_no_run():

@@ -12,6 +12,7 @@ from charlm.tensor_file import Floats, Tensors
 
 MOST_ACTIVATION_BITS, LEAST_ACTIVATION_BITS = 8, 4
 EXACT_SUM = 2.0**24  # whole numbers up to it are exact in float32
+LARGEST_SUM = EXACT_SUM * 2.0**-BIAS_BITS  # larger ones are too large for the unit of a bias
 MARGIN = 32.0  # beside the sums: the places in a table, see ``functions.CENTER``
 
 
@@ -60,6 +61,6 @@ def _room(arrays: list[Floats], bound: int) -> float:
             units[rows] = np.minimum(units.get(rows, 1.0), unit)
             size = bound * size.reshape(rows, -1).sum(axis=1)
         sizes[rows] = sizes.get(rows, MARGIN) + size
-    if max(size.max() for size in sizes.values()) > EXACT_SUM * 2.0**-BIAS_BITS:
-        return 1.0  # too large for the unit of a bias
+    if max(size.max() for size in sizes.values()) > LARGEST_SUM:
+        return 1.0
     return min(float((EXACT_SUM * unit / sizes[rows]).min()) for rows, unit in units.items())

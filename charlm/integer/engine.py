@@ -18,7 +18,7 @@ from charlm.inference.engine import Engine
 from charlm.inference.kernels import Kernel
 from charlm.inference.sampling import Doubles, check_finite, filtered, likeliest
 from charlm.integer import functions
-from charlm.integer.bounds import activation_bits
+from charlm.integer.bounds import LARGEST_SUM, activation_bits
 from charlm.integer.kernels import EXACT_KERNELS, ExactKernel, Matrix
 from charlm.integer.random import Generator
 from charlm.quantization import rounded
@@ -65,6 +65,8 @@ class ExactEngine(Engine):
         with np.errstate(over="ignore", invalid="ignore"):
             projected = self.cell.project(embedding, _exact(parts[0], None))
             projected = np.rint(projected * scale) / scale
+        if self.kernel.bounded:  # beyond it each gate is at its limit, and a cast could overflow
+            projected = np.clip(projected, -LARGEST_SUM, LARGEST_SUM)
         self.table = self.kernel.of_table(projected, self.layers[0])
         self.head_weight = embedding if config.tie_weights else weights["head.weight"]
         self.head_bias = weights["head.bias"]
