@@ -367,3 +367,14 @@ def test_a_model_of_items_is_evaluated_in_whole_numbers():
     assert (one.items, one.characters) == (other.items, other.characters) == (4, len(text))
     assert one.nats_per_char == pytest.approx(other.nats_per_char, rel=0.01)
     assert one.nats_per_char == pytest.approx(exact.score(text).mean() * math.log(2), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+def test_a_state_that_no_text_leads_to_does_no_harm(backbone):
+    config, weights = weights_of(backbone)
+    exact = ExactEngine(config, weights)
+    state = tuple(np.full_like(s, 1e30) for s in exact.initial_state(3))
+    stepper = exact.stepper(state)
+    for t in range(5):
+        assert np.isfinite(stepper.step(ids_of(5, 3)[:, t])).all()

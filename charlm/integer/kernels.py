@@ -16,7 +16,7 @@ from charlm.cells import GRU, LSTM, RNN, Cell
 from charlm.cells.base import State, split
 from charlm.errors import ConfigError
 from charlm.inference.kernels import Kernel, by_gate, side_by_side
-from charlm.integer.bounds import EXACT_SUM
+from charlm.integer.bounds import EXACT_SUM, LARGEST_SUM
 from charlm.integer.functions import CENTER, EXACT, SIGMOID, STEPS, TANH
 from charlm.quantization import exponents
 from charlm.tensor_file import Floats
@@ -138,7 +138,8 @@ class FusedKernel(ExactKernel):
         # Only matmul takes a part of a matrix as it is; dot is a bit faster.
         self.product: Callable[..., Any] = np.matmul if "joint" in w else np.dot
         self.is_joint = "joint" in w
-        h = state[0] * self.units
+        # A state from elsewhere may be larger, and sums would not be exact any more.
+        h = np.clip(state[0], -1, 1) * self.units
         if self.is_joint:
             self.both, self.x, self.q = side_by_side(len(w["joint"]), np.rint(h))
         else:
@@ -235,7 +236,7 @@ class LSTMKernel(SummedKernel):
 
     def __init__(self, cell: Cell, w: Any, state: State, bits: int):
         super().__init__(cell, w, state, bits)
-        self.c = state[1] * np.float32(STEPS)
+        self.c = np.clip(state[1], -LARGEST_SUM, LARGEST_SUM) * np.float32(STEPS)
         lanes, size = self.h.shape
         self.gates = np.empty((lanes, 3 * size), np.float32)
         self.i, self.f, self.o = split(self.gates, 3)
