@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from charlm.training.progress import Progress
     from charlm.training.run import Run
 
+SAMPLE_SECONDS = 1.5  # that the sample at the end may take
 SAMPLE_SHARE = 0.01  # of the time of a run that samples on the way may take
 LONGEST_WHAT = 39  # columns of what a bar says is done: half a line is left for its figures
 SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
@@ -199,7 +200,13 @@ def print_end(run: "Run", lm: "LanguageModel", cells: list[str]) -> None:
             measured += "characters held out, as there was no time for all"
         print_fact("", f"measured {measured}; evaluate with --held-out has it exactly")
     say()
-    say(indented(lm.generate(**(SAMPLE | {"length": 400}))))
+    # On a busy machine a sample may take longer than a run in minutes has left.
+    until, pieces = time.monotonic() + SAMPLE_SECONDS, []
+    for piece in lm.stream(**(SAMPLE | {"length": 400})):
+        pieces.append(piece)
+        if time.monotonic() > until:
+            break
+    say(indented("".join(pieces)))
     amount = ["--length", "1000"] if end is None else ["--num-samples", "20"]
     more = shell_command(["charlm", "generate", as_path(run.folder), *amount, *cells])
     say(f"\nmore:     {printable(more)}")
