@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import SampleConfig
-from charlm.data.items import line_end
 from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import decoding, prompt_state, scoring
-from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import allowed_mask, seeded
-from charlm.integer.engine import ExactEngine
+from charlm.integer import engine_of
 from charlm.keywords import LinesSettings, SampleSettings, line_configs
 from charlm.settings import refuse_unknown
 
@@ -53,11 +51,9 @@ class LanguageModel:
 
     def __init__(self, checkpoint: Checkpoint, *, unknown: str = "error"):
         self.checkpoint = checkpoint
-        self.config = config = checkpoint.model_config
+        self.config = checkpoint.model_config
         self.tokenizer = tokenizer = checkpoint.tokenizer
-        end = line_end(tokenizer) if config.items else None
-        engine = ExactEngine if checkpoint.exact else Engine
-        self.engine = engine(config, checkpoint.weights, line_end=end)
+        self.engine = engine_of(checkpoint)
         self.unknown = UnknownCharacters(
             tokenizer.vocabulary, unknown, has_symbol=tokenizer.unknown
         )

@@ -132,6 +132,14 @@ def make_folder(folder: Path) -> None:
         raise CheckpointError(f"cannot make folder {folder}: {error.strerror}") from None
 
 
+def has_mark(path: Path, mark: bytes) -> bool:
+    """Return whether a file has some bytes near its beginning, as those of a kind do."""
+    if not is_regular_file(path):
+        return False
+    with path.open("rb") as file:
+        return mark in file.read(4096)
+
+
 def check_replaced(path: Path, mark: bytes, what: str) -> Path:
     """Refuse a place where no file can be written, or where another kind of file would be lost.
 
@@ -156,8 +164,7 @@ def check_replaced(path: Path, mark: bytes, what: str) -> Path:
     if not is_regular_file(path):  # a folder, a device, a pipe
         raise CheckpointError(f"cannot write {path}: it is not a regular file")
     try:
-        with path.open("rb") as file:
-            is_of_kind = mark in file.read(4096)
+        is_of_kind = has_mark(path, mark)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from None
     if not is_of_kind:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charlm.cli.parser import Subparsers, add_run, name, utf8
+from charlm.cli.parser import Subparsers, add_run, flag_of, name, utf8
 from charlm.cli.terminal import printable, say
 from charlm.errors import ConfigError
 from charlm.files import as_path
@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
         raise ConfigError(f"the name {file} must end in {_kinds()}, which says what to write")
     words = [flag for flag in WORDS if getattr(arguments, flag) is not None]
     if words and write is not _html:
-        raise ConfigError(f"--{words[0]} goes with a page, a name that ends in .html")
+        raise ConfigError(f"{flag_of(words[0])} goes with a page, a name that ends in .html")
     found = checkpoints.load(checkpoints.locate(arguments.run), model_only=True)
     write(found, file, arguments)
     say(printable(f"wrote {as_path(file)} ({file.stat().st_size:,} bytes)"))

@@ -18,7 +18,7 @@ from charlm.evaluation.loss import evaluate
 from charlm.evaluation.result import Evaluation
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
 from charlm.inference.scoring import read, score
-from charlm.integer.engine import ExactEngine
+from charlm.integer import engine_of
 from charlm.model.device import find_device
 from charlm.model.language_model import CharLM
 
@@ -124,9 +124,8 @@ def _evaluate_exactly(
     checkpoint: Checkpoint, ids: Ids, on_progress: ProgressCallback
 ) -> Evaluation:
     """Return how well a model in whole numbers predicts a text (N,) but for its first character."""
-    tokenizer = checkpoint.tokenizer
-    end = line_end(tokenizer) if checkpoint.model_config.items else None
-    engine = ExactEngine(checkpoint.model_config, checkpoint.weights, line_end=end)
+    engine = engine_of(checkpoint)
+    end = engine.line_end
     if len(ids) < 2:
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
     if end is None:

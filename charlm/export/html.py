@@ -107,8 +107,7 @@ def script_model(model: Checkpoint) -> tuple[dict[str, Any], bytes]:
         return {"rows": array.shape[0], "columns": array.shape[1], "start": start}
 
     config, tokenizer, weights = model.model_config, model.tokenizer, model.weights
-    end = line_end(tokenizer) if config.items else None
-    engine = ExactEngine(config, weights, line_end=end)
+    engine = ExactEngine(config, weights)
     sizes = [config.embedding_size, config.hidden_size][: config.num_layers]
     programs = [trace(config.cell, size, config.hidden_size) for size in sizes]
     for op in (op for program in programs for op in (*program.project, *program.step)):
@@ -128,7 +127,7 @@ def script_model(model: Checkpoint) -> tuple[dict[str, Any], bytes]:
         "vocabulary": code_points(tokenizer.vocabulary),
         "unknown": tokenizer.unknown_id,
         "lineStart": tokenizer.vocabulary.index(tokenizer.line_start),
-        "lineEnd": end,
+        "lineEnd": line_end(tokenizer) if config.items else None,
         "longestItem": LinesConfig().max_length,
         "residual": config.residual,
         "hiddenSize": config.hidden_size,

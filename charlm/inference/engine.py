@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.cells import Cell
 from charlm.cells.base import State
 from charlm.config import ModelConfig, SampleConfig
 from charlm.inference.kernels import KERNELS, Kernel
@@ -59,24 +60,23 @@ class Engine:
     ):
         self.config = config
         self.line_end = line_end
-        self.cell = config.cell
-        fused = implementation == "fused"
-        self.kernel = KERNELS.get(self.cell, Kernel) if fused else Kernel
-        self.layers = [
-            self.kernel.prepared(
-                {
-                    name: weights[f"backbone.layers.{k}.{name}"]
-                    for name in config.layer_parameters(k)
-                },
-                upper=k > 0,
-            )
+        self.cell: Cell = config.cell
+        self.fused = implementation == "fused"
+        parts = [
+            {name: weights[f"backbone.layers.{k}.{name}"] for name in config.layer_parameters(k)}
             for k in range(config.num_layers)
         ]
-        embedding = weights["embedding.weight"]
-        first = self.kernel(self.cell, self.layers[0], self._of_layer(self.initial_state(1), 0))
-        self.table = first.project(embedding)  # (V, P): the input product of layer 0
-        self.head_weight = embedding if config.tie_weights else weights["head.weight"]
+        self._prepare(weights, parts)
+        self.head_weight = weights["embedding.weight" if config.tie_weights else "head.weight"]
         self.head_bias = weights["head.bias"]
+
+    def _prepare(self, weights: Tensors, parts: list[Tensors]) -> None:
+        """Set kernel, layers and table, from the weights of all and those of each layer."""
+        self.kernel = KERNELS.get(self.cell, Kernel) if self.fused else Kernel
+        self.layers = [self.kernel.prepared(part, upper=k > 0) for k, part in enumerate(parts)]
+        first = self.kernel(self.cell, self.layers[0], self._of_layer(self.initial_state(1), 0))
+        # (V, P): the input product of layer 0
+        self.table: Floats = first.project(weights["embedding.weight"])
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before any character: arrays (L, B, ...) of zeros."""

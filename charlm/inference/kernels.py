@@ -87,34 +87,45 @@ def sigmoids(tanhs: Floats) -> None:
     tanhs += 0.5
 
 
-class SummedKernel(Kernel):
-    """A cell that needs only the sum of its input product and its recurrent product."""
+class Summed:
+    """What kernels share whose cell needs only the sum of its input and its recurrent product.
 
-    order: ClassVar[tuple[int, ...]]  # of the gates, those of a sigmoid first
-    halved: ClassVar[int]  # how many those are
+    Attributes:
+        h: what the recurrent product takes (B, H).
+        a: the sum (B, G*H).
+    """
 
-    def __init__(self, cell: Cell, w: Tensors, state: State):
-        super().__init__(cell, w, state)
+    h: Floats
+    a: Floats
+
+    @staticmethod
+    def arranged(w: Tensors, *, upper: bool) -> Tensors:
+        """Return weights with one matrix, ``joint``, for both products of an upper layer.
+
+        Args:
+            w: ``weight_ih``, ``weight_hh`` and ``bias``.
+            upper: whether the layer is one.
+        """
+        if not upper:
+            return w
+        joint = np.concatenate([w["weight_ih"], w["weight_hh"]], axis=1)
+        inputs = w["weight_ih"].shape[1]
+        return w | {
+            "joint": joint,
+            "weight_ih": joint[:, :inputs],
+            "weight_hh": joint[:, inputs:],
+        }
+
+    def set_products(self, w: Tensors, h: Floats) -> None:
+        """Make ready to move from ``h`` with weights that :meth:`arranged` returned."""
         self.input, self.recurrent, self.bias = w["weight_ih"].T, w["weight_hh"].T, w["bias"]
-        self.a = np.empty((len(state[0]), len(self.bias)), np.float32)
+        self.a = np.empty((len(h), len(self.bias)), np.float32)
         # Only matmul takes a part of a matrix as it is; dot is a bit faster.
         self.product: Callable[..., Any] = np.matmul if "joint" in w else np.dot
+        self.h = h
         if "joint" in w:
             self.joint = w["joint"].T
-            self.both, self.x, h = side_by_side(len(self.joint), state[0])
-            self.state = (h, *self.state[1:])
-
-    @classmethod
-    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
-        """See :class:`Kernel`."""
-        bias = by_gate(w["bias_ih"] + w["bias_hh"], cls.order, cls.halved)
-        names = ("weight_ih", "weight_hh")
-        if not upper:
-            return {"bias": bias} | {n: by_gate(w[n], cls.order, cls.halved) for n in names}
-        joint = by_gate(np.concatenate([w[n] for n in names], axis=1), cls.order, cls.halved)
-        inputs = w["weight_ih"].shape[1]
-        parts = {"weight_ih": joint[:, :inputs], "weight_hh": joint[:, inputs:]}
-        return {"bias": bias, "joint": joint} | parts
+            self.both, self.x, self.h = side_by_side(len(self.joint), h)
 
     def project(self, x: Floats) -> Floats:
         """See :class:`Kernel`."""
@@ -122,7 +133,7 @@ class SummedKernel(Kernel):
 
     def move(self, projected: Floats) -> None:
         """See :class:`Kernel`."""
-        self.product(self.state[0], self.recurrent, out=self.a)
+        self.product(self.h, self.recurrent, out=self.a)
         self.a += projected
         self.activate()
 
@@ -134,8 +145,27 @@ class SummedKernel(Kernel):
         self.activate()
 
     def activate(self) -> None:
-        """Move the state, given the sum of the products in ``a`` (B, G*H)."""
+        """Move the state, given the sum of the products in ``a``."""
         raise NotImplementedError  # pragma: no cover
+
+
+class SummedKernel(Summed, Kernel):
+    """The kernel of such a cell in float32."""
+
+    order: ClassVar[tuple[int, ...]]  # of the gates, those of a sigmoid first
+    halved: ClassVar[int]  # how many those are
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        self.set_products(w, self.state[0])
+        self.state = (self.h, *self.state[1:])
+
+    @classmethod
+    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
+        """See :class:`Kernel`."""
+        weights = {n: by_gate(w[n], cls.order, cls.halved) for n in ("weight_ih", "weight_hh")}
+        bias = by_gate(w["bias_ih"] + w["bias_hh"], cls.order, cls.halved)
+        return cls.arranged(weights | {"bias": bias}, upper=upper)
 
 
 class RNNKernel(SummedKernel):
@@ -179,55 +209,67 @@ class LSTMKernel(SummedKernel):
         np.multiply(self.o, self.g, out=h)
 
 
-class GRUKernel(Kernel):
-    """See ``cells.GRU``; the gates are n, r, z of the input, and r, z, n of the state.
+class Apart:
+    """What kernels share of a cell whose two products of one gate may not be summed, a GRU.
 
-    The two products of n may not be summed. In an upper layer of one lane there is one product all
-    the same, of (x, h) with a matrix of which a quarter is zeros:
+    The gates are n, r, z of the input, and r, z, n of the state. In an upper layer of one lane
+    there is one product all the same, of (x, h) with a matrix of which a quarter is zeros:
 
         n   r   z   0    from x
         0   r   z   n    from h
+
+    Attributes:
+        h: what the recurrent product takes (B, H).
+        rz, n: the sums of two gates (B, 2H), and what n has of the state (B, H).
     """
 
     MOST = 384  # units up to which that is faster than two products
+    h: Floats
 
-    def __init__(self, cell: Cell, w: Tensors, state: State):
-        super().__init__(cell, w, state)
-        lanes, size = state[0].shape
+    @classmethod
+    def arranged(cls, w: Tensors, *, upper: bool) -> Tensors:
+        """Return weights with the gates of the input rolled to n, r, z, and that matrix if any.
+
+        Args:
+            w: the parameters of a GRU, gates r, z, n.
+            upper: whether the layer is one that has an input of H.
+        """
+        size = w["weight_hh"].shape[1]
+        w = w | {name: np.roll(w[name], size, axis=0) for name in ("weight_ih", "bias_ih")}
+        if not upper or size > cls.MOST:
+            return w
+        inputs = w["weight_ih"].shape[1]
+        joint = np.zeros((4 * size, inputs + size), np.float32)
+        joint[:-size, :inputs] = w["weight_ih"]
+        joint[size:, inputs:] = w["weight_hh"]
+        bias = np.zeros(4 * size, np.float32)
+        bias[:-size] += w["bias_ih"]
+        bias[size:] += w["bias_hh"]
+        return w | {"joint": joint, "joint_bias": bias}
+
+    def set_products(self, w: Tensors, h: Floats) -> None:
+        """Make ready to move from ``h`` with weights that :meth:`arranged` returned."""
+        lanes, size = h.shape
+        self.input, self.bias = w["weight_ih"].T, w["bias_ih"]
+        self.recurrent, self.own_bias = w["weight_hh"].T, w["bias_hh"]
         self.is_joint = lanes == 1 and "joint" in w
         self.a = np.empty((lanes, (4 if self.is_joint else 3) * size), np.float32)
         self.of_state = self.a[:, -3 * size :]
-        self.r, self.z, self.n = split(self.of_state, 3)
-        self.rz = self.of_state[:, : 2 * size]
-        self.recurrent, self.bias = w["weight_hh"].T, w["bias_hh"]
+        self.rz, self.n = self.of_state[:, : 2 * size], self.of_state[:, 2 * size :]
+        self.h = h
         if self.is_joint:
             self.joint, self.joint_bias = w["joint"].T, w["joint_bias"]
-            self.both, self.x, h = side_by_side(len(self.joint), state[0])
-            self.state = (h,)
+            self.both, self.x, self.h = side_by_side(len(self.joint), h)
 
-    @classmethod
-    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
+    def project(self, x: Floats) -> Floats:
         """See :class:`Kernel`."""
-        size = w["weight_hh"].shape[1]
-        result = {name: by_gate(rows, (0, 1, 2), 2) for name, rows in w.items()}
-        for name in ("weight_ih", "bias_ih"):
-            result[name] = np.roll(result[name], size, axis=0)
-        if upper and size <= cls.MOST:
-            inputs = w["weight_ih"].shape[1]
-            joint = np.zeros((4 * size, inputs + size), np.float32)
-            joint[:-size, :inputs] = result["weight_ih"]
-            joint[size:, inputs:] = result["weight_hh"]
-            bias = np.zeros(4 * size, np.float32)
-            bias[:-size] += result["bias_ih"]
-            bias[size:] += result["bias_hh"]
-            result |= {"joint": joint, "joint_bias": bias}
-        return result
+        return x @ self.input + self.bias
 
     def move(self, projected: Floats) -> None:
         """See :class:`Kernel`."""
         size = self.n.shape[1]
-        np.dot(self.state[0], self.recurrent, out=self.of_state)
-        self.of_state += self.bias
+        np.dot(self.h, self.recurrent, out=self.of_state)
+        self.of_state += self.own_bias
         self.rz += projected[:, size:]
         self.activate(projected[:, :size])
 
@@ -242,8 +284,28 @@ class GRUKernel(Kernel):
             self.move(self.project(x))
 
     def activate(self, x_n: Floats) -> None:
-        """Move the state, given its own products and what n has of the input."""
-        (h,) = self.state
+        """Move the state, given ``rz``, ``n`` and what n has of the input (B, H)."""
+        raise NotImplementedError  # pragma: no cover
+
+
+class GRUKernel(Apart, Kernel):
+    """See ``cells.GRU``."""
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        self.set_products(w, self.state[0])
+        self.state = (self.h,)
+        self.r, self.z = split(self.rz, 2)
+
+    @classmethod
+    def prepared(cls, w: Tensors, *, upper: bool) -> Tensors:
+        """See :class:`Kernel`."""
+        ordered = {name: by_gate(rows, (0, 1, 2), 2) for name, rows in w.items()}
+        return cls.arranged(ordered, upper=upper)
+
+    def activate(self, x_n: Floats) -> None:
+        """See :class:`Apart`."""
+        h = self.h
         np.tanh(self.rz, out=self.rz)
         sigmoids(self.rz)
         self.n *= self.r

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.files import is_regular_file
+from charlm.files import has_mark
 
 PAGES = Path(__file__).parent / "pages"
 MARK = b'name="generator" content="charlm'  # what a page of ours holds near its beginning
@@ -75,10 +75,7 @@ def render(name: str, data: Mapping[str, Any], folder: Path = PAGES) -> str:
 
 def is_page(path: Path) -> bool:
     """Return whether a file is a page that charlm wrote, which may be replaced."""
-    if not is_regular_file(path):
-        return False
-    with path.open("rb") as file:
-        return MARK in file.read(4096)
+    return has_mark(path, MARK)
 
 
 def repr_html(page: str) -> str:

@@ -18,3 +18,18 @@ library, no number of threads, and of nothing that is computed side by side.
 Source: Jacob et al. (2018), Quantization and training of neural networks for efficient
 integer-arithmetic-only inference, arXiv:1712.05877.
 """
+
+from charlm.checkpoint import Checkpoint
+from charlm.data.items import line_end
+from charlm.inference.engine import Engine
+
+
+def engine_of(checkpoint: Checkpoint) -> Engine:
+    """Return the engine that computes a model: in whole numbers if it is one of them."""
+    config = checkpoint.model_config
+    end = line_end(checkpoint.tokenizer) if config.items else None
+    if not checkpoint.exact:
+        return Engine(config, checkpoint.weights, line_end=end)
+    from charlm.integer.engine import ExactEngine  # whose tables others need not wait for
+
+    return ExactEngine(config, checkpoint.weights, line_end=end)

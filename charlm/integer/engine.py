@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.cells import Cell
 from charlm.cells.base import State
 from charlm.config import ModelConfig, SampleConfig
 from charlm.inference.engine import Engine
@@ -30,7 +29,7 @@ TABLE_BITS = 12  # of the input product of layer 0, after the point
 class ExactEngine(Engine):
     """The language model of ``config`` with ``weights``, rounded to whole numbers.
 
-    See :class:`charlm.inference.engine.Engine` for the arguments, and ``ValueError`` as there.
+    See :class:`charlm.inference.engine.Engine` for the arguments.
 
     Raises:
         ConfigError: if its layers are too wide for exact sums, or its cell uses what is not exact.
@@ -46,31 +45,24 @@ class ExactEngine(Engine):
         line_end: int | None = None,
         implementation: str = "fused",
     ):
-        self.config = config
-        self.line_end = line_end
-        self.cell: Cell = config.cell
         weights = rounded(weights)
-        self.bits = bits = activation_bits(config, weights)
-        fused = implementation == "fused"
-        self.kernel = EXACT_KERNELS.get(self.cell, ExactKernel) if fused else ExactKernel
-        parts = [
-            {name: weights[f"backbone.layers.{k}.{name}"] for name in config.layer_parameters(k)}
-            for k in range(config.num_layers)
-        ]
+        self.bits = activation_bits(config, weights)
+        super().__init__(config, weights, line_end=line_end, implementation=implementation)
+        self.head = Matrix(self.head_weight, self.bits)
+
+    def _prepare(self, weights: Tensors, parts: list[Tensors]) -> None:
+        self.kernel = EXACT_KERNELS.get(self.cell, ExactKernel) if self.fused else ExactKernel
         self.layers = [
-            self.kernel.prepared(_exact(part, bits), upper=k > 0) for k, part in enumerate(parts)
+            self.kernel.prepared(_exact(part, self.bits), upper=k > 0)
+            for k, part in enumerate(parts)
         ]
-        embedding = weights["embedding.weight"]
         scale = np.float32(2**TABLE_BITS)
         with np.errstate(over="ignore", invalid="ignore"):
-            projected = self.cell.project(embedding, _exact(parts[0], None))
+            projected = self.cell.project(weights["embedding.weight"], _exact(parts[0], None))
             projected = np.rint(projected * scale) / scale
         if self.kernel.bounded:  # beyond it each gate is at its limit, and a cast could overflow
             projected = np.clip(projected, -LARGEST_SUM, LARGEST_SUM)
         self.table = self.kernel.of_table(projected, self.layers[0])
-        self.head_weight = embedding if config.tie_weights else weights["head.weight"]
-        self.head_bias = weights["head.bias"]
-        self.head = Matrix(self.head_weight, bits)
 
     def kernels(self, state: State) -> list[Kernel]:
         """See :class:`Engine`."""

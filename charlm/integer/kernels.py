@@ -6,7 +6,6 @@ order. A step of theirs counts in entries of a table: weights are multiplied by 
 is added is a place in the table at once. What that multiplies with are powers of two, so exact.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from charlm.cells import GRU, LSTM, RNN, Cell
 from charlm.cells.base import State, split
 from charlm.errors import ConfigError
-from charlm.inference.kernels import Kernel, by_gate, side_by_side
+from charlm.inference.kernels import Apart, Kernel, Summed, by_gate
 from charlm.integer.bounds import EXACT_SUM, LARGEST_SUM
 from charlm.integer.functions import CENTER, EXACT, SIGMOID, STEPS, TANH
 from charlm.quantization import exponents
@@ -121,10 +120,11 @@ class FusedKernel(ExactKernel):
     """A layer of a cell with gates and bounded outputs. It keeps h in units of ``2 ** -bits``.
 
     Attributes:
-        h: the output before it is rounded (B, H).
-        q: the output (B, H).
+        unrounded: the output before it is rounded (B, H).
+        h: the output (B, H).
     """
 
+    h: Floats
     bounded = True
     order: ClassVar[tuple[int, ...]]  # of the gates, those of a sigmoid first
     halved: ClassVar[int]  # how many those are: sigmoid(a) = 0.5 + 0.5 tanh(0.5 a)
@@ -134,87 +134,66 @@ class FusedKernel(ExactKernel):
         self.w = w
         self.units = np.float32(2.0**bits)
         self.tanh = TANH * self.units
-        self.recurrent, self.bias = w["weight_hh"], w["bias"]
-        # Only matmul takes a part of a matrix as it is; dot is a bit faster.
-        self.product: Callable[..., Any] = np.matmul if "joint" in w else np.dot
-        self.is_joint = "joint" in w
         # A state from elsewhere may be larger, and sums would not be exact any more.
-        h = np.clip(state[0], -1, 1) * self.units
-        if self.is_joint:
-            self.both, self.x, self.q = side_by_side(len(w["joint"]), np.rint(h))
-        else:
-            self.q = np.rint(h)
-        self.h = h
-        self.a = np.empty((len(h), self.recurrent.shape[1]), np.float32)
-        self.places: NDArray[np.intp] = np.empty(self.a.shape, np.intp)
+        self.unrounded = np.clip(state[0], -1, 1) * self.units
 
     @property
     def state(self) -> State:
         """The state, arrays (B, ...)."""
-        return (self.h / self.units,)
+        return (self.unrounded / self.units, *self.others())
 
     @state.setter
     def state(self, state: State) -> None:
-        raise AttributeError("state")
+        raise AttributeError("a kernel is moved, not set")
+
+    def others(self) -> State:
+        """Return copies of the arrays of the state behind the first one."""
+        return ()
 
     def reset(self, rows: NDArray[np.bool_]) -> None:
         """See :class:`Kernel`."""
-        self.h[rows] = self.q[rows] = 0
+        self.unrounded[rows] = self.h[rows] = 0
 
     @property
     def output(self) -> Floats:
         """See :class:`Kernel`."""
-        return self.q
+        return self.h
 
     @classmethod
     def places_by_gate(cls, rows: Floats) -> Floats:
         """Return rows (G*H, ...) in the order of this kernel, as steps of a table."""
         return by_gate(rows, cls.order, cls.halved) * np.float32(STEPS)
 
+    @classmethod
+    def weights_by_gate(cls, w: Any) -> dict[str, Floats]:
+        """Return the matrices as that, for inputs in units of ``2 ** -bits``."""
+        unit = np.float32(2.0 ** -w["weight_hh"].bits)
+        return {n: cls.places_by_gate(w[n].values) * unit for n in ("weight_ih", "weight_hh")}
 
-class SummedKernel(FusedKernel):
-    """A cell that needs only the sum of its input product and its recurrent product."""
+
+class SummedKernel(Summed, FusedKernel):
+    """A cell that needs only the sum of its input product and its recurrent product.
+
+    What it sums up, ``a``, are places in the tables.
+    """
+
+    def __init__(self, cell: Cell, w: Any, state: State, bits: int):
+        super().__init__(cell, w, state, bits)
+        self.set_products(w, np.rint(self.unrounded))
+        self.places: NDArray[np.intp] = np.empty(self.a.shape, np.intp)
 
     @classmethod
     def prepared(cls, w: Any, *, upper: bool) -> Any:
         """See :class:`Kernel`."""
-        bits = w["weight_hh"].bits
-        unit = np.float32(2.0**-bits)
-        parts = [cls.places_by_gate(w[n].values) * unit for n in ("weight_ih", "weight_hh")]
         bias = cls.places_by_gate(w["bias_ih"] + w["bias_hh"]) + np.float32(CENTER)
-        result = {"bias": bias, "bias_hh": w["bias_hh"], "weight_hh": parts[1].T}
-        if upper:
-            joint = np.concatenate(parts, axis=1)
-            inputs = parts[0].shape[1]
-            result |= {"joint": joint.T, "weight_ih": parts[0].T, "weight_hh": joint[:, inputs:].T}
-        return result
+        arranged = cls.arranged(cls.weights_by_gate(w) | {"bias": bias}, upper=upper)
+        return arranged | {"bias_hh": w["bias_hh"]}
 
     @classmethod
     def of_table(cls, projected: Floats, w: Any) -> Floats:
         """See :class:`ExactKernel`."""
         rows = (projected + w["bias_hh"]).T
         return np.ascontiguousarray(cls.places_by_gate(rows).T) + np.float32(CENTER)
-
-    def project(self, x: Floats) -> Floats:
-        """See :class:`Kernel`."""
-        return x @ self.w["weight_ih"] + self.bias  # type: ignore[no-any-return]
-
-    def move(self, projected: Floats) -> None:
-        """See :class:`Kernel`."""
-        self.product(self.q, self.recurrent, out=self.a)
-        self.a += projected
-        self.activate()
-
-    def feed(self, x: Floats) -> None:
-        """See :class:`Kernel`."""
-        self.x[:] = x
-        np.dot(self.both, self.w["joint"], out=self.a)
-        self.a += self.bias
-        self.activate()
-
-    def activate(self) -> None:
-        """Move the state, given the places of the activations in their tables, ``a``."""
-        raise NotImplementedError  # pragma: no cover
 
 
 class RNNKernel(SummedKernel):
@@ -225,8 +204,8 @@ class RNNKernel(SummedKernel):
     def activate(self) -> None:
         """See :class:`SummedKernel`."""
         np.copyto(self.places, self.a, casting="unsafe")
-        self.tanh.take(self.places, mode="clip", out=self.h)
-        np.rint(self.h, out=self.q)
+        self.tanh.take(self.places, mode="clip", out=self.unrounded)
+        np.rint(self.unrounded, out=self.h)
 
 
 class LSTMKernel(SummedKernel):
@@ -244,14 +223,9 @@ class LSTMKernel(SummedKernel):
         self.at_gates, self.at_g = self.places[:, : 3 * size], self.places[:, 3 * size :]
         self.at_c: NDArray[np.intp] = np.empty((lanes, size), np.intp)
 
-    @property
-    def state(self) -> State:
+    def others(self) -> State:
         """See :class:`FusedKernel`; c is kept in steps of the table."""
-        return self.h / self.units, self.c / np.float32(STEPS)
-
-    @state.setter
-    def state(self, state: State) -> None:
-        raise AttributeError("state")
+        return (self.c / np.float32(STEPS),)
 
     def reset(self, rows: NDArray[np.bool_]) -> None:
         """See :class:`Kernel`."""
@@ -269,57 +243,32 @@ class LSTMKernel(SummedKernel):
         c += self.i
         np.add(c, MIDDLE, out=self.g)
         np.copyto(self.at_c, self.g, casting="unsafe")
-        self.tanh.take(self.at_c, mode="clip", out=self.h)
-        self.h *= self.o
-        np.rint(self.h, out=self.q)
+        self.tanh.take(self.at_c, mode="clip", out=self.unrounded)
+        self.unrounded *= self.o
+        np.rint(self.unrounded, out=self.h)
 
 
-class GRUKernel(FusedKernel):
-    """See ``cells.GRU``; the gates are n, r, z of the input, and r, z, n of the state.
-
-    In an upper layer of one lane there is one product, see ``inference.kernels.GRUKernel``.
-    """
+class GRUKernel(Apart, FusedKernel):
+    """See ``cells.GRU``."""
 
     order, halved = (0, 1, 2), 2
-    MOST = 384  # units up to which one product is faster than two
 
     def __init__(self, cell: Cell, w: Any, state: State, bits: int):
         super().__init__(cell, w, state, bits)
-        lanes, size = self.h.shape
-        self.is_joint = self.is_joint and lanes == 1
-        if not self.is_joint:
-            self.q = self.q.copy()
-        self.a = np.empty((lanes, (4 if self.is_joint else 3) * size), np.float32)
-        self.of_state = self.a[:, -3 * size :]
-        self.rz, self.n = self.of_state[:, : 2 * size], self.of_state[:, 2 * size :]
-        self.gates = np.empty((lanes, 2 * size), np.float32)
+        self.set_products(w, np.rint(self.unrounded))
+        self.gates = np.empty(self.rz.shape, np.float32)
         self.r, self.z = split(self.gates, 2)
-        self.at_gates: NDArray[np.intp] = np.empty(self.gates.shape, np.intp)
-        self.at_n: NDArray[np.intp] = np.empty((lanes, size), np.intp)
-        self.rest = np.empty((lanes, size), np.float32)
+        self.at_gates: NDArray[np.intp] = np.empty(self.rz.shape, np.intp)
+        self.at_n: NDArray[np.intp] = np.empty(self.n.shape, np.intp)
+        self.rest = np.empty(self.n.shape, np.float32)
 
     @classmethod
     def prepared(cls, w: Any, *, upper: bool) -> Any:
         """See :class:`Kernel`."""
-        size = w["weight_hh"].values.shape[1]
-        unit = np.float32(2.0 ** -w["weight_hh"].bits)
-        of_input, of_state = (
-            cls.places_by_gate(w[n].values) * unit for n in ("weight_ih", "weight_hh")
-        )
-        of_input = np.roll(of_input, size, axis=0)
-        bias = np.roll(cls.places_by_gate(w["bias_ih"]), size)
-        own = cls.places_by_gate(w["bias_hh"])
-        own[: 2 * size] += CENTER
-        result = {"weight_ih": of_input.T, "weight_hh": of_state.T, "bias": bias, "bias_hh": own}
-        if upper and size <= cls.MOST:
-            inputs = of_input.shape[1]
-            joint = np.zeros((4 * size, inputs + size), np.float32)
-            joint[:-size, :inputs] = of_input
-            joint[size:, inputs:] = of_state
-            both = np.concatenate([bias, np.zeros(size, np.float32)])
-            both[size:] += own
-            result |= {"joint": joint.T, "joint_bias": both}
-        return result
+        biases = {name: cls.places_by_gate(w[name]) for name in ("bias_ih", "bias_hh")}
+        size = len(w["bias_hh"]) // 3
+        biases["bias_hh"][: 2 * size] += CENTER
+        return cls.arranged(cls.weights_by_gate(w) | biases, upper=upper)
 
     @classmethod
     def of_table(cls, projected: Floats, w: Any) -> Floats:
@@ -327,30 +276,8 @@ class GRUKernel(FusedKernel):
         size = projected.shape[1] // 3
         return np.ascontiguousarray(np.roll(cls.places_by_gate(projected.T), size, axis=0).T)
 
-    def project(self, x: Floats) -> Floats:
-        """See :class:`Kernel`."""
-        return x @ self.w["weight_ih"] + self.bias  # type: ignore[no-any-return]
-
-    def move(self, projected: Floats) -> None:
-        """See :class:`Kernel`."""
-        size = self.n.shape[1]
-        np.dot(self.q, self.recurrent, out=self.of_state)
-        self.of_state += self.w["bias_hh"]
-        self.rz += projected[:, size:]
-        self.activate(projected[:, :size])
-
-    def feed(self, x: Floats) -> None:
-        """See :class:`Kernel`."""
-        if self.is_joint:
-            self.x[:] = x
-            np.dot(self.both, self.w["joint"], out=self.a)
-            self.a += self.w["joint_bias"]
-            self.activate(self.a[:, : self.n.shape[1]])
-        else:
-            self.move(self.project(x))
-
     def activate(self, x_n: Floats) -> None:
-        """Move the state, given its own products and what n has of the input."""
+        """See :class:`Apart`."""
         np.copyto(self.at_gates, self.rz, casting="unsafe")
         SIGMOID.take(self.at_gates, mode="clip", out=self.gates)
         self.n *= self.r
@@ -360,9 +287,9 @@ class GRUKernel(FusedKernel):
         self.tanh.take(self.at_n, mode="clip", out=self.n)
         np.subtract(1, self.z, out=self.rest)
         self.n *= self.rest
-        self.h *= self.z
-        self.h += self.n
-        np.rint(self.h, out=self.q)
+        self.unrounded *= self.z
+        self.unrounded += self.n
+        np.rint(self.unrounded, out=self.h)
 
 
 EXACT_KERNELS: dict[Cell, type[ExactKernel]] = {

@@ -10,7 +10,6 @@ import numpy as np
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import SampleConfig
-from charlm.data.items import line_end
 from charlm.data.tokenizer import Ids
 from charlm.errors import CheckpointError
 from charlm.evaluation.texts import text_to_score
@@ -23,6 +22,7 @@ from charlm.insight.gradients import half_distance, measure_gradients
 from charlm.insight.memory import measure_memory, work
 from charlm.insight.page import render
 from charlm.insight.panels import LEAST_GRADIENTS, LEAST_MEMORY
+from charlm.integer import engine_of
 from charlm.training.comparison import PAGE, Comparison, Member
 from charlm.training.metrics import epoch_characters, read_metrics
 from charlm.training.run_dir import METRICS
@@ -112,13 +112,12 @@ def measure(
     """
     found = checkpoints.load(checkpoints.locate(member.folder), model_only=True)
     tokenizer = found.tokenizer
-    end = line_end(tokenizer) if found.model_config.items else None
-    engine = Engine(found.model_config, found.weights, line_end=end)
+    engine = engine_of(found)
     first = tokenizer.line_start
     start = scoring.read(engine, tokenizer.encode(first))
     after_prompt = start
     if prompt:
-        ids = tokenizer.encode(first + prompt if end is not None else prompt)
+        ids = tokenizer.encode(first + prompt if engine.line_end is not None else prompt)
         after_prompt = scoring.read(engine, ids)
     known = comparison.document["measured"].get(member.backbone)
     if not (_is_whole(known) and known["of"] == _identity(comparison, member)):

@@ -153,6 +153,25 @@ def start_of(*words):
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
+def compared(speeds, rival, count):
+    """Return the figures of charlm and of a rival, which has the better of one thread and two.
+
+    Args:
+        speeds: of all rounds, of ``charlm``, ``<rival>-1`` and ``<rival>-2``.
+        rival: its name.
+        count: sequences side by side, which the names of the figures end with.
+    """
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    best = max((f"{rival}-1", f"{rival}-2"), key=medians.__getitem__)
+    ratios = [a / b for a, b in zip(speeds["charlm"], speeds[best], strict=True)]
+    return {
+        f"{rival}_{count}": round(medians[best]),
+        f"charlm_{count}": round(medians["charlm"]),
+        f"ratio_{count}": round(statistics.median(ratios), 2),
+        f"{rival}_threads_{count}": int(best[-1]),
+    }
+
+
 def measure(ask, run, rounds, seconds):
     """Return the figures of a case."""
     row = {}
@@ -165,15 +184,7 @@ def measure(ask, run, rounds, seconds):
                 speeds[f"stock-{threads}"].append(speed)
             speeds["charlm"].append(ask("charlm", "charlm", run, samples, seconds))
             shares.append(speeds["charlm"][-1] / ask("charlm", "limit", run))
-        medians = {name: statistics.median(found) for name, found in speeds.items()}
-        best = max(("stock-1", "stock-2"), key=medians.__getitem__)
-        ratios = [a / b for a, b in zip(speeds["charlm"], speeds[best], strict=True)]
-        row |= {
-            f"stock_{samples}": round(medians[best]),
-            f"charlm_{samples}": round(medians["charlm"]),
-            f"ratio_{samples}": round(statistics.median(ratios), 2),
-            f"stock_threads_{samples}": int(best[-1]),
-        }
+        row |= compared(speeds, "stock", samples)
         if samples == 1:
             row["share_of_limit"] = round(statistics.median(shares), 2)
     return row

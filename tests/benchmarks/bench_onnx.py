@@ -13,10 +13,10 @@ The last line is one JSON document.
 import argparse
 import itertools
 import json
-import statistics
 import time
 
 import numpy as np
+from bench_generation import compared
 
 SIZES = (128, 256, 512)
 CASES = [f"{backbone}-{hidden}" for hidden in SIZES for backbone in ("rnn", "gru", "lstm")]
@@ -97,15 +97,7 @@ def measure(case, rounds, seconds):
         for _ in range(rounds):
             for side, step in sides.items():
                 speeds[side].append(speed(step, count, seconds))
-        medians = {side: statistics.median(found) for side, found in speeds.items()}
-        best = max(("onnxruntime-1", "onnxruntime-2"), key=medians.__getitem__)
-        ratios = [a / b for a, b in zip(speeds["charlm"], speeds[best], strict=True)]
-        row |= {
-            f"onnxruntime_{count}": round(medians[best]),
-            f"onnxruntime_threads_{count}": int(best[-1]),
-            f"charlm_{count}": round(medians["charlm"]),
-            f"ratio_{count}": round(statistics.median(ratios), 2),
-        }
+        row |= compared(speeds, "onnxruntime", count)
     return row
 
 
