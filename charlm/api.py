@@ -21,7 +21,7 @@ from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import decoding, prompt_state, scoring
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import allowed_mask, seeded
+from charlm.inference.sampling import Doubles, allowed_mask, seeded
 from charlm.integer import engine_of
 from charlm.keywords import LinesSettings, SampleSettings, line_configs
 from charlm.settings import refuse_unknown
@@ -138,14 +138,7 @@ class LanguageModel:
         """
         known = [*SampleConfig.names(), "prompt", "state", "with_surprisal"]
         refuse_unknown(settings, known)
-        config = seeded(SampleConfig.from_dict(dict(settings)))
-        stop, allow = (tuple(map(self.readable, texts)) for texts in (config.stop, config.allow))
-        config = replace(config, stop=stop, allow=allow)
-        for name, texts in (("stop", stop), ("allow", allow)):
-            for text in texts:  # what is not known is never drawn
-                self.tokenizer.encode(text, source=argument(name))
-        vocabulary = self.tokenizer.vocabulary
-        mask = allowed_mask(vocabulary, config, self.tokenizer.unknown_id)
+        config, mask = self.prepared(SampleConfig.from_dict(dict(settings)))
         after_prompt = self.read(prompt, state=state)
 
         def block(indices: range) -> decoding.Block:
@@ -153,7 +146,25 @@ class LanguageModel:
                 self.engine, after_prompt, config, indices, mask, with_surprisal=with_surprisal
             )
 
-        return decoding.samples(block, vocabulary, config)
+        return decoding.samples(block, self.tokenizer.vocabulary, config)
+
+    def prepared(self, config: SampleConfig) -> tuple[SampleConfig, Doubles | None]:
+        """Return settings with a seed and texts as the model reads them, and what they mask.
+
+        >>> config, mask = lm.prepared(SampleConfig(allow=("abc",)))
+        >>> mask.shape
+        (...,)
+
+        Raises:
+            CharlmError: see :meth:`stream`.
+        """
+        config = seeded(config)
+        stop, allow = (tuple(map(self.readable, texts)) for texts in (config.stop, config.allow))
+        config = replace(config, stop=stop, allow=allow)
+        for name, texts in (("stop", stop), ("allow", allow)):
+            for text in texts:  # what is not known is never drawn
+                self.tokenizer.encode(text, source=argument(name))
+        return config, allowed_mask(self.tokenizer.vocabulary, config, self.tokenizer.unknown_id)
 
     def lines(
         self,
@@ -267,6 +278,7 @@ class LanguageModel:
         units: Sequence[str] = (),
         name: str = "",
         source: str = "",
+        gradients: bool = True,
         on_progress: "FractionCallback | None" = None,
     ) -> "Inspection":
         """Return what the model computes on ``text``: figures, and a page that shows them.
@@ -281,6 +293,7 @@ class LanguageModel:
             concepts: regular expressions; units that follow where one matches are looked for too.
             units: single units to paint over the whole text, such as ``"2.c.37"``.
             name, source: what the page calls the model and the text.
+            gradients: whether to compute what needs torch.
             on_progress: told the part that is computed, and the share of all that is done.
 
         Raises:
@@ -296,6 +309,7 @@ class LanguageModel:
             units=units,
             name=name,
             source=source,
+            gradients=gradients,
             on_progress=on_progress,
         )
 

@@ -63,6 +63,11 @@ class CharlmError(Exception):
         self.message = message
         super().__init__(written(message))
 
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the arguments that the message speaks of, in its order."""
+        return [found[1] for found in ARGUMENT.finditer(self.message)]
+
     def written(self, write: Callable[[str, str | None], str]) -> str:
         """Return the message as :func:`written` does."""
         return written(self.message, write)

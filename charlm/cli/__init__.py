@@ -27,6 +27,7 @@ from charlm.cli import (
     plot,
     resume,
     score,
+    serve,
     train,
 )
 from charlm.cli import inspect as inspect_run
@@ -39,6 +40,7 @@ VERBS = (
     train,
     resume,
     generate,
+    serve,
     score,
     evaluate,
     inspect_run,

@@ -167,8 +167,8 @@ def failure_table(stop: str) -> list[int]:
     return table
 
 
-class Sample:
-    """One text, drawn as it is iterated over, in pieces of one or more characters.
+class Text:
+    """A text that grows by one character after the other, up to a length or a stop text.
 
     Attributes:
         index: which of the samples it is.
@@ -177,48 +177,61 @@ class Sample:
         reason: why it ended, ``"length"`` or ``"stop"``; None while it goes on.
     """
 
-    def __init__(self, block: Block, place: int, vocabulary: str, stops: Stops | None):
+    def __init__(self, index: int, config: SampleConfig):
+        stops = [(stop, failure_table(stop)) for stop in dict.fromkeys(config.stop)]
+        self.index = index
+        self.seed = config.seed
+        self.length = config.length
+        self.stops = Stops(stops) if stops else None
+        self.count = 0
+        self.nats = 0.0
+        self.reason: str | None = None
+
+    def add(self, character: str, nats: float = 0.0) -> str:
+        """Take the next character, and return what is now known to belong to the text."""
+        self.count += 1
+        self.nats += nats
+        piece, ended = (character, False) if self.stops is None else self.stops.feed(character)
+        if ended:
+            self.reason = "stop"
+        elif self.count == self.length:
+            self.reason = "length"
+            piece += self.held
+        return piece
+
+    @property
+    def held(self) -> str:
+        """What was drawn and is not yet known to belong to it, as a stop text may begin so."""
+        return "" if self.stops is None else self.stops.held
+
+
+class Sample(Text):
+    """One text, drawn as it is iterated over, in pieces of one or more characters.
+
+    See :class:`Text` for its attributes.
+    """
+
+    def __init__(self, block: Block, place: int, vocabulary: str):
+        super().__init__(block.indices[place], block.config)
         self.block = block
         self.place = place
         self.vocabulary = vocabulary
-        self.stops = stops
-        self.index = block.indices[place]
-        self.seed = block.config.seed
-        self.count = 0
-        self._nats = 0.0
-        self.reason: str | None = None
 
     def __repr__(self) -> str:
         ended = "not at its end" if self.reason is None else f"ended by {self.reason}"
         return f"Sample({self.index}, seed {self.seed}, {self.count} characters, {ended})"
 
     def __iter__(self) -> Iterator[str]:
-        length = self.block.config.length
         while self.reason is None:
             drawn, nats = self.block.at(self.count, self.place)
-            piece = self.vocabulary[drawn]
-            self.count += 1
-            self._nats += nats
-            ended = False
-            if self.stops is not None:
-                piece, ended = self.stops.feed(piece)
-            if ended:
-                self.reason = "stop"
-            elif self.count == length:
-                self.reason = "length"
-                piece += self.held
+            piece = self.add(self.vocabulary[drawn], nats)
             if piece:
                 yield piece
 
     @property
-    def held(self) -> str:
-        """What was drawn and not yielded yet, as a stop text may begin with it."""
-        return "" if self.stops is None else self.stops.held
-
-    @property
     def bits_per_char(self) -> float | None:
         """Mean surprisal of what was drawn, in bits; None if it was not asked for."""
-        return self._nats / max(1, self.count) / math.log(2) if self.block.with_surprisal else None
+        return self.nats / max(1, self.count) / math.log(2) if self.block.with_surprisal else None
 
     def prompt_state(self) -> PromptState:
         """Return the state of the model after all that was drawn, stop texts included."""
@@ -235,11 +248,10 @@ def samples(
         vocabulary: the characters by id.
         config: how many they are, and where they stop.
     """
-    stops = [(stop, failure_table(stop)) for stop in dict.fromkeys(config.stop)]
     for indices in blocks(config.num_samples):
         block = make(indices)
         for place in range(min(len(indices), config.num_samples - indices.start)):
-            yield Sample(block, place, vocabulary, Stops(stops) if stops else None)
+            yield Sample(block, place, vocabulary)
 
 
 def line_sampling(config: LinesConfig, sampling: SampleConfig, vocabulary: str) -> SampleConfig:

@@ -30,7 +30,9 @@ INTEGER_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 ESCAPED = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
-def render(name: str, data: Mapping[str, Any], folder: Path = PAGES) -> str:
+def render(
+    name: str, data: Mapping[str, Any], folder: Path = PAGES, *, more_policy: str = ""
+) -> str:
     r"""Return a whole page as HTML.
 
     The skeleton ``pages/NAME.html`` names the files of its style and its script in double braces,
@@ -40,6 +42,7 @@ def render(name: str, data: Mapping[str, Any], folder: Path = PAGES) -> str:
         name: the page, such as ``"inspect"`` or ``"compare"``.
         data: what it shows: dicts, lists, texts, numbers and numpy arrays. See :func:`pack`.
         folder: where its files are; what is not there is in the folder ``pages`` here.
+        more_policy: what the page may do besides, such as ``"connect-src 'self'"``.
 
     Returns:
         The page. All of it is ASCII but for the texts of the skeleton.
@@ -68,6 +71,7 @@ def render(name: str, data: Mapping[str, Any], folder: Path = PAGES) -> str:
         f"default-src 'none'; script-src {digests['script']}; style-src {digests['style']}; "
         "base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
+        + (more_policy and f"; {more_policy}")
     )
     packed = json.dumps(pack(data), allow_nan=False, separators=(",", ":")).translate(ESCAPED)
     return page.replace("{{policy}}", policy).replace("{{data}}", packed)

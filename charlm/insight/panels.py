@@ -199,10 +199,15 @@ def memory(engine: Engine, reading: Reading, progress: Progress) -> dict[str, An
     }
 
 
-def gradients(checkpoint: Checkpoint, reading: Reading, progress: Progress) -> dict[str, Any]:
-    """Return the panels that need torch: gradient flow and connectivity."""
+def gradients(
+    checkpoint: Checkpoint, reading: Reading, progress: Progress, *, wanted: bool = True
+) -> dict[str, Any]:
+    """Return the panels that need torch, gradient flow and connectivity, if they are wanted."""
     note = progress.part("gradients", 4)
     names = ("gradients", "connectivity")
+    if not wanted:
+        why = "Not computed here: charlm inspect on the command line shows it."
+        return {name: {"left_out": why} for name in names}
     if reading.line_end is not None:
         return {name: {"left_out": ITEMS} for name in names}
     try:

@@ -99,6 +99,7 @@ def inspect_text(
     units: Iterable[str] = (),
     name: str = "",
     source: str = "",
+    gradients: bool = True,
     on_progress: FractionCallback | None = None,
 ) -> Inspection:
     """Compute all figures; see ``LanguageModel.inspect``."""
@@ -136,7 +137,7 @@ def inspect_text(
         "surprise": panels.surprise(reading),
         "neurons": panels.neurons(reading, wanted, named, progress),
         "memory": panels.memory(engine, reading, progress),
-        **panels.gradients(lm.checkpoint, reading, progress),
+        **panels.gradients(lm.checkpoint, reading, progress, wanted=gradients),
         "gates": panels.gates(reading),
         "matching": {"codes": matching.codes(output[:, -1])},
     }

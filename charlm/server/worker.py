@@ -1,0 +1,188 @@
+"""The thread that draws for one model: all its streams in one batch, a step at a time."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from charlm.api import LanguageModel
+from charlm.errors import CharlmError
+from charlm.inference.batching import Batch, Stream, Token
+from charlm.server.errors import RequestError
+
+MOST_STREAMS = 64  # that are drawn side by side
+MOST_WAITING = 192  # that wait for a place
+GROUP_SECONDS = 0.03  # of drawing that are sent together: single characters would cost more
+LONGEST_SECONDS = 600.0  # that a request may draw
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of one of the texts of a request.
+
+    Attributes:
+        place: which of its texts.
+        text, tokens: what is new.
+        reason: why it ended, if it has.
+        error: why it could not go on, if so.
+    """
+
+    place: int
+    text: str
+    tokens: list[Token]
+    reason: str | None = None
+    error: CharlmError | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """The streams of one request.
+
+    Attributes:
+        streams: its texts.
+        loop, pieces: where the pieces go.
+    """
+
+    streams: list[Stream]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    pieces: "asyncio.Queue[list[Piece]]" = field(default_factory=asyncio.Queue)
+    ends: float = field(default_factory=lambda: time.monotonic() + LONGEST_SECONDS)
+    began: float | None = None  # when its first characters were handed over
+
+    def leave(self) -> None:
+        """Give its places back, as nobody waits for it any more."""
+        for stream in self.streams:
+            stream.leave()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether one of its texts is not at its end."""
+        return any(stream.reason is None for stream in self.streams)
+
+
+class Worker:
+    """Draws the streams of all requests for one model in a thread of its own.
+
+    Attributes:
+        drawn: characters drawn so far.
+    """
+
+    def __init__(self, lm: LanguageModel):
+        self.lm = lm
+        self.drawn = 0
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._running: list[tuple[Job, int]] = []
+        self._wakeup = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="charlm-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still draws, or waits for something to draw."""
+        return self._thread.is_alive()
+
+    @property
+    def num_running(self) -> int:
+        """Streams that are drawn now."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Streams that wait for a place."""
+        return len(self._waiting)
+
+    def submit(self, job: Job) -> None:
+        """Let the streams of a request be drawn as soon as there are places.
+
+        Raises:
+            RequestError: if too many wait already.
+        """
+        with self._wakeup:
+            if self._closed:
+                raise RequestError("the server is stopping", 503)
+            self.check_room(len(job.streams))
+            self._waiting.extend((job, place) for place in range(len(job.streams)))
+            self._wakeup.notify()
+
+    def check_room(self, count: int) -> None:
+        """Raise RequestError if so many streams more would be too many."""
+        there = len(self._waiting) + len(self._running)
+        if there and there + count > MOST_STREAMS + MOST_WAITING:
+            raise RequestError(
+                f"{there} texts are being written or wait: try again soon",
+                429,
+                headers={"Retry-After": "2"},
+            )
+
+    def close(self) -> None:
+        """End when all that was submitted is done."""
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify()
+
+    def abort(self) -> None:
+        """End now: what is being written stays as it is."""
+        with self._wakeup:
+            self._closed = True
+            for job, _ in [*self._running, *self._waiting]:
+                job.leave()
+            self._wakeup.notify()
+
+    def _run(self) -> None:
+        batch = Batch(self.lm.engine, self.lm.tokenizer.vocabulary)
+        sent = 0.0
+        while self._admit(batch):
+            self.drawn += len(batch.streams)
+            batch.step()
+            now = time.monotonic()
+            if now - sent > GROUP_SECONDS or any(self._is_urgent(*one) for one in self._running):
+                sent = now
+                self._send(now)
+
+    def _admit(self, batch: Batch) -> bool:
+        """Let streams that wait join; wait for one if there is none; return False at the end."""
+        with self._wakeup:
+            while not (self._waiting or self._running):
+                if self._closed:
+                    return False
+                self._wakeup.wait()
+            while self._waiting and len(self._running) < MOST_STREAMS:
+                job, place = self._waiting.popleft()
+                self._running.append((job, place))
+                if job.streams[place].reason is None:
+                    batch.join(job.streams[place])
+        return True
+
+    @staticmethod
+    def _is_urgent(job: Job, place: int) -> bool:
+        """Return whether somebody waits for a first character, or for the end."""
+        return job.began is None or job.streams[place].reason is not None
+
+    def _send(self, now: float) -> None:
+        """Hand over what is new to the event loops, all pieces of a job at once."""
+        for job, places in itertools.groupby(self._running, key=lambda one: one[0]):
+            pieces = []
+            for _, place in places:
+                stream = job.streams[place]
+                if now > job.ends:
+                    stream.reason = stream.reason or "length"
+                text, tokens = stream.take()
+                if text or stream.reason is not None:
+                    pieces.append(Piece(place, text, tokens, stream.reason, stream.error))
+            if pieces:
+                job.began = job.began or now
+                _call(job, pieces)
+        with self._wakeup:
+            self._running = [
+                (job, place) for job, place in self._running if job.streams[place].reason is None
+            ]
+
+
+def _call(job: Job, pieces: list[Piece]) -> None:
+    try:
+        job.loop.call_soon_threadsafe(job.pieces.put_nowait, pieces)
+    except RuntimeError:  # its loop has ended: the server stops
+        job.leave()
