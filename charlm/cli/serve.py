@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from charlm.cli.parser import Subparsers, add_exact, add_unknown, name, utf8
-from charlm.cli.terminal import printable, say
+from charlm.cli.terminal import Stop, printable, say
 from charlm.errors import ConfigError, PackageError
 
 if TYPE_CHECKING:
@@ -103,12 +103,13 @@ def run(arguments: Namespace) -> int:
             if arguments.open:
                 webbrowser.open(address)
 
-        try:
-            HttpServer(app, on_start).run(sockets=[listener])
-        finally:
+        stop = Stop("stopping; what is being written gets a moment to end, Ctrl-C again ends it now")
+        with stop:
+            HttpServer(app, on_start, lambda: stop.signal is not None).run(sockets=[listener])
             for worker in models.workers():
                 worker.abort()
-    return 0
+    say("charlm: stopped")
+    return 128 + (stop.signal or 0)
 
 
 def _check(arguments: Namespace, key: str | None) -> None:

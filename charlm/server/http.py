@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -73,9 +72,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn that tells when it listens, and leaves signals to who runs it."""
+    """Uvicorn that tells when it listens, and leaves signals to who runs it.
 
-    def __init__(self, app: Starlette, on_start: Callable[[], Any]):
+    Args:
+        app: the application.
+        on_start: called when it listens.
+        stops: asked ten times a second whether it is time to stop.
+    """
+
+    def __init__(self, app: Starlette, on_start: Callable[[], object], stops: Callable[[], bool]):
         super().__init__(
             uvicorn.Config(
                 app,
@@ -93,11 +98,16 @@ class HttpServer(uvicorn.Server):
             )
         )
         self.on_start = on_start
+        self.stops = stops
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell it."""
         await super().startup(sockets)
         self.on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop."""
+        return await super().on_tick(counter) or self.stops()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
