@@ -7,6 +7,7 @@ import os
 import secrets
 import shlex
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -223,3 +224,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def age_of(file: Path) -> float:
+    """Return the seconds since a file was written, to be shown: only the clock of the wall knows.
+
+    If that clock was set since, they may be wrong, or negative.
+    """
+    return time.time() - file.stat().st_mtime

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from charlm.cli.parser import Subparsers, add_json, add_run
 from charlm.cli.progress import clock
 from charlm.cli.repeat import cell_flags, repeat_commands
-from charlm.cli.terminal import age_of, ago, printable
-from charlm.files import as_path, shell_command
+from charlm.cli.terminal import ago, printable
+from charlm.files import age_of, as_path, shell_command
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint, Counters

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.cli.parser import Subparsers, add_json
 from charlm.cli.parser import name as name_type
-from charlm.cli.terminal import age_of, ago, columns_of, cut, printable, say
+from charlm.cli.terminal import ago, columns_of, cut, printable, say
 from charlm.errors import CheckpointError
+from charlm.files import age_of
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint

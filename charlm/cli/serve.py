@@ -12,6 +12,7 @@ from charlm.errors import ConfigError, PackageError
 if TYPE_CHECKING:
     from charlm.server.models import Models
 
+PACKAGES = ("anyio", "starlette", "uvicorn")  # of the extra, those that we import
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -74,15 +75,14 @@ def run(arguments: Namespace) -> int:
     key = arguments.api_key or os.environ.get("CHARLM_API_KEY") or None
     _check(arguments, key)
     try:
-        import starlette
-        import uvicorn
-    except ImportError:
+        from charlm.server.app import Server, make_app
+        from charlm.server.http import HttpServer, listen
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
         raise PackageError(
-            "serve needs the packages starlette and uvicorn: pip install 'charlm[serve]'"
+            f"serve needs the package {error.name}: pip install 'charlm[serve]'"
         ) from None
-    del starlette, uvicorn
-    from charlm.server.app import Server, make_app
-    from charlm.server.http import HttpServer, listen
     from charlm.server.models import Models
 
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it has to say, we say
@@ -103,11 +103,15 @@ def run(arguments: Namespace) -> int:
             if arguments.open:
                 webbrowser.open(address)
 
-        stop = Stop("stopping; what is being written gets a moment to end, Ctrl-C again ends it now")
+        stop = Stop("stopping; what is being written has a second to end, Ctrl-C again stops now")
+
+        def stops() -> bool:
+            if stop.signal is not None:
+                models.stop()
+            return stop.signal is not None
+
         with stop:
-            HttpServer(app, on_start, lambda: stop.signal is not None).run(sockets=[listener])
-            for worker in models.workers():
-                worker.abort()
+            HttpServer(app, on_start, stops).run(sockets=[listener])
     say("charlm: stopped")
     return 128 + (stop.signal or 0)
 

@@ -7,7 +7,6 @@ import select
 import signal
 import stat
 import sys
-import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,14 +158,6 @@ def _columns_of_character(c: str) -> int:
     if unicodedata.category(c) in ("Mn", "Me", "Cf"):  # accents that combine, joiners
         return 0
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
-
-
-def age_of(file: Path) -> float:
-    """Return the seconds since a file was written, to be shown: only the clock of the wall knows.
-
-    If that clock was set since, they may be wrong, or negative.
-    """
-    return time.time() - file.stat().st_mtime
 
 
 def ago(seconds: float) -> str:

@@ -15,7 +15,7 @@ from charlm.errors import CharlmError, ConfigError
 from charlm.inference import scoring
 from charlm.inference.batching import Stream, Token, likeliest
 from charlm.inference.prompt_state import PromptState
-from charlm.server.errors import RequestError, error_body
+from charlm.server.errors import RequestError
 from charlm.server.fields import LONGEST_STOP, MOST_STOPS, Fields
 from charlm.server.worker import Job, Piece
 
@@ -257,11 +257,11 @@ async def events(
     drawn = 0
     async for pieces in pieces_of(job):
         for piece in pieces:
-            if piece.error is not None:
-                yield error_body(piece.error.message, "server_error")
-                return
             drawn += len(piece.tokens)
             yield _event(request, piece, starts[piece.place])
+            if piece.error is not None:
+                yield piece.error.body()
+                return
             starts[piece.place] += len(piece.tokens)
     if request.usage:
         yield request.answer([], usage=request.counts(drawn))
@@ -298,13 +298,13 @@ async def whole(request: Request, echoes: list[list[Token]], job: Job) -> dict[s
     """Return the whole answer.
 
     Raises:
-        RequestError: if the predictions of the model are no numbers.
+        RequestError: if the predictions of the model are no numbers, or the server stops.
     """
     choices = [Choice(0) for _ in job.streams]
     async for pieces in pieces_of(job):
         for piece in pieces:
             if piece.error is not None:
-                raise RequestError(str(piece.error), 500)
+                raise piece.error
             choices[piece.place].add(piece)
     drawn = sum(stream.count for stream in job.streams)
     kept = []

@@ -14,7 +14,7 @@ from charlm.errors import ConfigError, argument
 HEADER_SECONDS = 10.0  # in which the head of a request must be there
 LARGEST_HEAD = 16_384  # bytes
 MOST_CONNECTIONS = 512
-STOP_SECONDS = 2  # that answers get to come to an end
+STOP_SECONDS = 3  # until connections are cut: more than a worker gives its texts
 
 
 class Protocol(H11Protocol):

@@ -12,6 +12,7 @@ from charlm import checkpoint as checkpoints
 from charlm.api import LanguageModel
 from charlm.checkpoint import Checkpoint
 from charlm.errors import CheckpointError, ConfigError
+from charlm.files import age_of
 from charlm.server.errors import RequestError
 from charlm.server.worker import Worker
 from charlm.training.metrics import read_metrics
@@ -41,7 +42,6 @@ class Run:
         self.run = run
         self.unknown = unknown
         self.exact = exact
-        self.created = int(time.time())
         self._lock = threading.Lock()
         self._lm: LanguageModel | None = None
         self._workers: list[Worker] = []  # the last one draws with the model as it is now
@@ -110,13 +110,14 @@ class Run:
     def card(self) -> dict[str, Any]:
         """Return what a list of models says of it, in OpenAI's shape with a part of our own."""
         head = self.head()
+        place = checkpoints.locate(self.run, "latest") if head else self.run
         ready = self._lm is not None or has_model(self.run)
         own = {"ready": ready} if head is None else _facts(head) | {"ready": ready}
         own["exact"] = self.exact or (head is not None and head.exact)
         return {
             "id": self.name,
             "object": "model",
-            "created": self.created,
+            "created": int(stamp_of(place)[0] / 1e9),
             "owned_by": "charlm",
             "charlm": own,
         }
@@ -131,13 +132,12 @@ class Run:
         metrics = path.parent / METRICS
         if path.stem in ("best", "latest") and metrics.is_file():
             facts["evaluations"] = read_metrics(metrics)
-        age = max(0.0, time.time() - path.stat().st_mtime)
         return (
             facts
             | _facts(head)
             | _pace(head, facts["evaluations"])
             | {
-                "saved_seconds_ago": age,
+                "saved_seconds_ago": max(0.0, age_of(path)),
                 "settings": head.model_config.to_dict() | head.train_config.to_dict(),
                 "sample": self._written(),
             }
@@ -244,6 +244,11 @@ class Models:
     def workers(self) -> list[Worker]:
         """Return what draws now."""
         return [worker for run in self.runs.values() for worker in run.workers()]
+
+    def stop(self) -> None:
+        """Let nothing more be drawn than what ends in a moment."""
+        for worker in self.workers():
+            worker.stop()
 
 
 def find(run: str) -> Path:

@@ -8,14 +8,17 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from charlm.api import LanguageModel
-from charlm.errors import CharlmError
 from charlm.inference.batching import Batch, Stream, Token
 from charlm.server.errors import RequestError
 
 MOST_STREAMS = 64  # that are drawn side by side
 MOST_WAITING = 192  # that wait for a place
-GROUP_SECONDS = 0.03  # of drawing that are sent together: single characters would cost more
+# Characters are sent in groups, as single ones would cost more than drawing them: those of some
+# time, and of more if so many streams run that more events a second would come of it.
+GROUP_SECONDS = 0.03
+MOST_EVENTS = 1000
 LONGEST_SECONDS = 600.0  # that a request may draw
+STOP_SECONDS = 1.0  # that it gets when the server stops
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Piece:
     text: str
     tokens: list[Token]
     reason: str | None = None
-    error: CharlmError | None = None
+    error: RequestError | None = None
 
 
 @dataclass(eq=False)
@@ -76,6 +79,7 @@ class Worker:
         self._running: list[tuple[Job, int]] = []
         self._wakeup = threading.Condition()
         self._closed = False
+        self._stops = False
         self._thread = threading.Thread(target=self._run, name="charlm-worker", daemon=True)
         self._thread.start()
 
@@ -123,12 +127,12 @@ class Worker:
             self._closed = True
             self._wakeup.notify()
 
-    def abort(self) -> None:
-        """End now: what is being written stays as it is."""
+    def stop(self) -> None:
+        """End soon: texts that are not at their end in a moment are answered with an error."""
         with self._wakeup:
-            self._closed = True
+            self._closed = self._stops = True
             for job, _ in [*self._running, *self._waiting]:
-                job.leave()
+                job.ends = min(job.ends, time.monotonic() + STOP_SECONDS)
             self._wakeup.notify()
 
     def _run(self) -> None:
@@ -138,7 +142,8 @@ class Worker:
             self.drawn += len(batch.streams)
             batch.step()
             now = time.monotonic()
-            if now - sent > GROUP_SECONDS or any(self._is_urgent(*one) for one in self._running):
+            group = max(GROUP_SECONDS, len(self._running) / MOST_EVENTS)
+            if now - sent > group or any(self._is_urgent(*one) for one in self._running):
                 sent = now
                 self._send(now)
 
@@ -167,11 +172,13 @@ class Worker:
             pieces = []
             for _, place in places:
                 stream = job.streams[place]
-                if now > job.ends:
-                    stream.reason = stream.reason or "length"
+                late = now > job.ends and stream.reason is None
+                if late:
+                    stream.reason = "length"
                 text, tokens = stream.take()
                 if text or stream.reason is not None:
-                    pieces.append(Piece(place, text, tokens, stream.reason, stream.error))
+                    error = self._error_of(stream, late)
+                    pieces.append(Piece(place, text, tokens, stream.reason, error))
             if pieces:
                 job.began = job.began or now
                 _call(job, pieces)
@@ -179,6 +186,12 @@ class Worker:
             self._running = [
                 (job, place) for job, place in self._running if job.streams[place].reason is None
             ]
+
+    def _error_of(self, stream: Stream, late: bool) -> RequestError | None:
+        """Return why a text could not go on, if so. What took too long is as long as it is."""
+        if stream.error is not None:
+            return RequestError(str(stream.error), 500)
+        return RequestError("the server is stopping", 503) if late and self._stops else None
 
 
 def _call(job: Job, pieces: list[Piece]) -> None:

@@ -1,4 +1,4 @@
-"""How fast the server is beside ``generate``: many texts at once, one alone, and the first character.
+"""How fast the server is beside ``generate``: many texts at once, one alone, first characters.
 
     python tests/benchmarks/bench_server.py RUN [--exact]
 
@@ -53,8 +53,7 @@ def complete(port, seed, times=None, **fields):
 def together(port, count, **fields):
     """Return the seconds that so many texts take that are asked for at once, each by itself."""
     threads = [
-        threading.Thread(target=complete, args=(port, seed), kwargs=fields)
-        for seed in range(count)
+        threading.Thread(target=complete, args=(port, seed), kwargs=fields) for seed in range(count)
     ]
     began = time.perf_counter()
     for thread in threads:
@@ -111,15 +110,18 @@ def main():
                 theirs, ours = alone(lm, count), together(port, count)
                 ratios.append(theirs / ours)
                 speeds.append(count * LENGTH / ours)
+            median, low, high = statistics.median(ratios), min(ratios), max(ratios)
             print(
                 f"{count:3} texts: {statistics.median(speeds):9,.0f} characters/s, "
-                f"{statistics.median(ratios):.2f} of generate ({min(ratios):.2f} to {max(ratios):.2f})"
+                f"{median:.2f} of generate ({low:.2f} to {high:.2f})"
             )
         for others in (0, 32):
-            times = sorted(1000 * t for t in first_characters(port, others, 10 * arguments.rounds))
+            found = first_characters(port, others, 10 * arguments.rounds)
+            times = sorted(1000 * seconds for seconds in found)
             print(
-                f"first character beside {others:2} others: median {statistics.median(times):.0f} ms, "
-                f"95 % within {times[int(0.95 * len(times))]:.0f} ms, all within {times[-1]:.0f} ms"
+                f"first character beside {others:2} others: {statistics.median(times):.0f} ms in "
+                f"the median, 95 % within {times[int(0.95 * len(times))]:.0f} ms, all within "
+                f"{times[-1]:.0f} ms"
             )
     finally:
         server.terminate()
