@@ -78,10 +78,11 @@ def run(arguments: Namespace) -> int:
         from charlm.server.app import Server, make_app
         from charlm.server.http import HttpServer, listen
     except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
             raise
         raise PackageError(
-            f"serve needs the package {error.name}: pip install 'charlm[serve]'"
+            f"serve needs the package {package}: pip install 'charlm[serve]'"
         ) from None
     from charlm.server.models import Models
 

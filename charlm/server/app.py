@@ -23,6 +23,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from charlm import __version__
 from charlm.api import LanguageModel
@@ -122,11 +123,7 @@ class Server:
         worker.submit(job)
         self.metrics.streams.update({run.name: len(job.streams)})
         if asked.stream:
-            return StreamingResponse(
-                _server_sent(completions.events(asked, echoes, job), job),
-                media_type="text/event-stream",
-                headers={"x-accel-buffering": "no"},
-            )
+            return EventResponse(completions.events(asked, echoes, job), job)
         return await _unless_gone(request, completions.whole(asked, echoes, job), job)
 
     async def _echo(
@@ -265,14 +262,26 @@ async def _answer_bug(request: Request, error: Exception) -> Response:
     return JSONResponse(RequestError("the server has an error of its own", 500).body(), 500)
 
 
-async def _server_sent(events: AsyncIterator[dict[str, Any]], job: Job) -> AsyncIterator[bytes]:
-    """Yield an answer as server-sent events. Its places are free when nobody listens any more."""
-    try:
-        async for event in events:
-            yield b"data: " + _json(event) + b"\n\n"
-        yield b"data: [DONE]\n\n"
-    finally:
-        job.leave()
+class EventResponse(StreamingResponse):
+    """An answer in server-sent events. Its places are free when nobody listens any more."""
+
+    def __init__(self, events: AsyncIterator[dict[str, Any]], job: Job):
+        headers = {"x-accel-buffering": "no"}
+        super().__init__(_server_sent(events), media_type="text/event-stream", headers=headers)
+        self.job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.job.leave()
+
+
+async def _server_sent(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield b"data: " + _json(event) + b"\n\n"
+    yield b"data: [DONE]\n\n"
 
 
 def _json(value: Any) -> bytes:

@@ -22,7 +22,6 @@ from charlm.server.errors import RequestError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_SECONDS = 10.0  # in which a body must be there
-WRITE_SECONDS = 30.0  # in which a client must have read what it was sent
 CORS_HEADERS = {
     "access-control-allow-methods": "GET, POST, OPTIONS",
     "access-control-allow-headers": "authorization, content-type",
@@ -76,7 +75,7 @@ class Guard:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         allowed = origin if origin in self.origins else None
-        send = _with_headers(_in_time(send), allowed)
+        send = _with_headers(send, allowed)
         try:
             self._check(scope, headers, allowed)
             if scope["method"] == "OPTIONS" and allowed:
@@ -178,16 +177,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-def _in_time(send: Send) -> Send:
-    """Return a ``send`` that gives up a client that does not read."""
-
-    async def timed(message: Message) -> None:
-        async with asyncio.timeout(WRITE_SECONDS):
-            await send(message)
-
-    return timed
 
 
 def _with_headers(send: Send, origin: str | None) -> Send:

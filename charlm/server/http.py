@@ -12,18 +12,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from charlm.errors import ConfigError, argument
 
 HEADER_SECONDS = 10.0  # in which the head of a request must be there
+WRITE_SECONDS = 30.0  # in which a client must read on, when so much waits that we stopped writing
 LARGEST_HEAD = 16_384  # bytes
 MOST_CONNECTIONS = 512
 STOP_SECONDS = 3  # until connections are cut: more than a worker gives its texts
 
 
 class Protocol(H11Protocol):
-    """HTTP whose clients must send the head of a request in time."""
+    """HTTP whose clients must send the head of a request in time, and read what they asked for."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self._deadline = self.loop.call_later(HEADER_SECONDS, self._cut_off)
+        self._reading: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of a request; what begins a further one has as long."""
@@ -35,9 +37,25 @@ class Protocol(H11Protocol):
             self._deadline = self.loop.call_later(HEADER_SECONDS, self._cut_off)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadlines."""
         self._deadline.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Write no more, and give the client up if it does not read on."""
+        super().pause_writing()
+        self._reading = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write again."""
+        self._stop_waiting()
+        super().resume_writing()
+
+    def _stop_waiting(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _cut_off(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
