@@ -92,3 +92,17 @@ def test_the_benchmark_of_compression_ends_with_its_figures(tmp_path, monkeypatc
     assert row["bytes"] == 378
     assert row["within_goal"]
     assert row["megabytes"] > 0  # here it is that of the whole suite
+
+
+def test_the_benchmark_of_the_server_ends_with_its_figures(monkeypatch, capsys):
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import bench_server
+
+    monkeypatch.setattr(bench_server, "LENGTH", 40)
+    run = str(DATA / "golden-lstm.safetensors")
+    monkeypatch.setattr(sys, "argv", ["bench_server.py", run, "--rounds", "1"])
+    bench_server.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert min(found[f"ratio_{count}"] for count in (1, 8, 64)) > 0
+    assert len(found["milliseconds_beside_32"]) == 10

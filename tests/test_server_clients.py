@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import DATA
+from conftest import DATA, ROOT
 from serving import serving
 
 import charlm
@@ -121,3 +123,26 @@ def test_llm(server, expected, tmp_path):
         command, capture_output=True, text=True, timeout=60, env=environment, cwd=tmp_path
     )
     assert answer.stdout.removesuffix("\n") == expected, answer.stderr
+
+
+def test_the_blocks_of_the_page_on_the_server(openai, tmp_path, capsys):
+    model = tmp_path / "english.safetensors"
+    shutil.copy(GOLDEN, model)
+    page = (ROOT / "charlm" / "server" / "README.md").read_text("utf-8")
+    found = re.findall(r"^```(bash|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    commands = 0
+    with serving(model) as client:
+        for language, block in found:
+            block = block.replace(":8000", f":{client.port}")
+            if language == "python":
+                exec(compile(block, "charlm/server/README.md", "exec"), {})
+                out = capsys.readouterr().out
+                lm = charlm.load(model)
+                assert out == lm.generate("The sea ", length=80, temperature=0.7, seed=1)
+                continue
+            for command in block.splitlines() if shutil.which("curl") else ():
+                words = [*shlex.split(command), "--silent", "--fail"]
+                answer = subprocess.run(words, capture_output=True, check=True, timeout=20)
+                assert json.loads(answer.stdout)["model"] == "english"
+                commands += 1
+    assert commands == (2 if shutil.which("curl") else 0)

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_server.py RUN [--exact]
 
 Starts ``charlm serve`` and talks to it over sockets. Each figure is the median of some rounds, in
-which server and engine take turns.
+which server and engine take turns. The last line is one JSON document.
 """
 
 import argparse
@@ -101,6 +101,7 @@ def main():
 
     lm = charlm.load(arguments.run)
     lm = lm.exact() if arguments.exact else lm
+    found = {}
     server, port = start(arguments.run, arguments.exact)
     try:
         together(port, 2)
@@ -110,14 +111,16 @@ def main():
                 theirs, ours = alone(lm, count), together(port, count)
                 ratios.append(theirs / ours)
                 speeds.append(count * LENGTH / ours)
+            found[f"ratio_{count}"] = statistics.median(ratios)
             median, low, high = statistics.median(ratios), min(ratios), max(ratios)
             print(
                 f"{count:3} texts: {statistics.median(speeds):9,.0f} characters/s, "
                 f"{median:.2f} of generate ({low:.2f} to {high:.2f})"
             )
         for others in (0, 32):
-            found = first_characters(port, others, 10 * arguments.rounds)
-            times = sorted(1000 * seconds for seconds in found)
+            seconds = first_characters(port, others, 10 * arguments.rounds)
+            times = sorted(round(1000 * one, 1) for one in seconds)
+            found[f"milliseconds_beside_{others}"] = times
             print(
                 f"first character beside {others:2} others: {statistics.median(times):.0f} ms in "
                 f"the median, 95 % within {times[int(0.95 * len(times))]:.0f} ms, all within "
@@ -125,7 +128,8 @@ def main():
             )
     finally:
         server.terminate()
-        server.wait()
+        server.communicate()
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
