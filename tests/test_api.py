@@ -271,7 +271,7 @@ def test_a_damaged_model_file_is_refused(workplace):
         charlm.load("model")
 
 
-@pytest.mark.parametrize("name", ["api", "runs"])
+@pytest.mark.parametrize("name", ["api.reading_model", "api.language_model", "runs"])
 def test_the_examples_of_the_docstrings_run(workplace, name):
     text = (ROOT / "corpora" / "english.txt").read_text("utf-8")[:20_000]
     Path("corpora").mkdir()
@@ -288,6 +288,6 @@ def test_the_examples_of_the_docstrings_run(workplace, name):
 
 def test_every_public_function_has_an_example():
     public = [charlm.load, charlm.train, charlm.resume, charlm.evaluate, charlm.LanguageModel]
-    methods = [m for n, m in vars(charlm.LanguageModel).items() if not n.startswith("_")]
-    for thing in public + [m for m in methods if inspect.isfunction(m)]:
+    methods = inspect.getmembers(charlm.LanguageModel, inspect.isfunction)
+    for thing in public + [method for name, method in methods if not name.startswith("_")]:
         assert ">>> " in thing.__doc__, thing
