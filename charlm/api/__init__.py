@@ -5,5 +5,6 @@ Neither needs torch; what does is in :mod:`charlm.runs`. The examples are run by
 """
 
 from charlm.api.language_model import LanguageModel, load
+from charlm.api.next_characters import NextCharacter, NextCharacters
 
-__all__ = ["LanguageModel", "load"]
+__all__ = ["LanguageModel", "NextCharacter", "NextCharacters", "load"]

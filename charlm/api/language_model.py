@@ -3,17 +3,17 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, overload
 
 from charlm import checkpoint as checkpoints
-from charlm.api.reading_model import ReadingModel
+from charlm.api.reading_model import ReadingModel, checked_count
 from charlm.config import SampleConfig
 from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, check_path
 from charlm.inference import decoding
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import Doubles, allowed_mask, seeded
-from charlm.keywords import LinesSettings, SampleSettings, line_configs
+from charlm.keywords import LinesSettings, SampleSettings, TextSettings, line_configs
 from charlm.settings import refuse_unknown
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class LanguageModel(ReadingModel):
         LanguageModel(lstm, ... units, ... parameters, ... symbols)
         >>> text = lm.generate("The sea ", length=40, seed=1)
 
+    A model may be used by several threads at once: each gets what it would get alone. What a call
+    returns to be iterated over, such as :meth:`stream`, belongs to one thread at a time. No method
+    needs an event loop, and each may be called while one runs, which waits for it.
+
     Args:
         checkpoint: its weights, and where they come from.
         unknown: what is done with a character that it does not know, see :func:`load`.
@@ -39,22 +43,92 @@ class LanguageModel(ReadingModel):
         unknown: what is done with other characters, and how many there were.
     """
 
+    @overload
     def generate(
         self,
         prompt: str = "",
         *,
         state: PromptState | None = None,
-        **settings: Unpack[SampleSettings],
-    ) -> str:
-        """Return the text that follows ``prompt``; see :meth:`stream`.
+        **settings: Unpack[TextSettings],
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_samples: int,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_samples: int | None = None,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> str | list[str]:
+        """Return the text that follows ``prompt``, or a list of ``num_samples`` of them.
 
         >>> text = lm.generate("The sea ", length=300, temperature=0.7, seed=1)
         >>> len(text)
         300
+        >>> texts = lm.generate("The sea ", num_samples=3, length=300, temperature=0.7, seed=1)
+        >>> len(texts), texts[0] == text
+        (3, True)
+
+        Args:
+            prompt: see :meth:`stream`.
+            num_samples: how many independent texts; a list even of one. Not given: one text, a
+                str. Text i depends on the seed and on i alone.
+            state: see :meth:`stream`.
+            settings: see :meth:`stream`; ``length`` 0, without end, is for that alone.
+
+        Raises:
+            CharlmError: see :meth:`stream`.
         """
-        if settings.get("length") == 0:
-            raise ConfigError("length 0, without end, is for stream()")
-        return "".join(self.stream(prompt, state=state, **settings))
+        _refuse_endless(settings)
+        if num_samples is None:
+            return "".join(self.stream(prompt, state=state, **settings))
+        drawn = self.samples(prompt, state=state, num_samples=num_samples, **settings)
+        return ["".join(sample) for sample in drawn]
+
+    def best_of(
+        self,
+        prompt: str,
+        n: int,
+        *,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> str:
+        """Return the likeliest of ``n`` texts that follow ``prompt``, drawn as by :meth:`generate`.
+
+        That is the one with the lowest mean surprisal per character, to the model itself at
+        temperature 1. It is the mean, not the sum: with ``stop`` the texts differ in length, and a
+        sum would nearly always choose the shortest. Of texts that are as likely it is the first.
+
+        >>> text = lm.best_of("The sea ", 5, length=80, seed=1)
+        >>> text in lm.generate("The sea ", num_samples=5, length=80, seed=1)
+        True
+
+        Args:
+            prompt: see :meth:`stream`.
+            n: how many texts are drawn, at least 1.
+            state: see :meth:`stream`.
+            settings: see :meth:`generate`.
+
+        Raises:
+            CharlmError: see :meth:`stream`.
+        """
+        _refuse_endless(settings)
+        count = checked_count("n", n, 1)
+        refuse_unknown(settings, [*SampleConfig.names(), "prompt", "n", "state"])
+        all_settings: SampleSettings = {**settings, "num_samples": count}
+        drawn = self.samples(prompt, state=state, with_surprisal=True, **all_settings)
+        _, text = decoding.likeliest((sample, "".join(sample)) for sample in drawn)
+        return text
 
     def stream(
         self,
@@ -82,7 +156,7 @@ class LanguageModel(ReadingModel):
             ConfigError: for a setting out of bounds.
         """
         if settings.get("num_samples", 1) != 1:
-            raise ConfigError("num_samples above 1 is for samples(), which yields one text each")
+            raise ConfigError("num_samples above 1 is for generate() and samples()")
         return iter(next(self.samples(prompt, state=state, **settings)))
 
     def samples(
@@ -242,6 +316,11 @@ class LanguageModel(ReadingModel):
         """
         unknown = self.unknown.how
         return LanguageModel(checkpoints.in_whole_numbers(self.checkpoint), unknown=unknown)
+
+
+def _refuse_endless(settings: TextSettings) -> None:
+    if settings.get("length") == 0:
+        raise ConfigError("length 0, without end, is for stream()")
 
 
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:

@@ -1,18 +1,25 @@
 """What a model does with a text that is there: read it, and say how probable it was."""
 
 import math
+import operator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.api.next_characters import NextCharacter, NextCharacters
+from charlm.api.notebook import facts_table
 from charlm.checkpoint import Checkpoint
 from charlm.data.unknown import UnknownCharacters
+from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import prompt_state, scoring
+from charlm.inference.batching import likeliest
 from charlm.inference.prompt_state import PromptState
 from charlm.integer import engine_of
+
+LONGEST_FACT = 200  # characters of the names of files that a notebook shows
 
 
 class ReadingModel:
@@ -43,6 +50,23 @@ class ReadingModel:
             f"{name}({config.backbone}, {config.num_layers} x {config.hidden_size} units, "
             f"{config.num_parameters(vocab_size):,} parameters, {vocab_size:,} symbols)"
         )
+
+    def _repr_html_(self) -> str:
+        found = self.checkpoint
+        loss, files = found.counters.loss, ", ".join(found.source.files)
+        facts = {
+            "model": f"{self.config.backbone}, {self.config.num_layers} x "
+            f"{self.config.hidden_size} units" + ", in whole numbers" * found.exact,
+            "parameters": f"{self.config.num_parameters(self.tokenizer.vocab_size):,}",
+            "symbols": f"{self.tokenizer.vocab_size:,}",
+            "text": files if len(files) <= LONGEST_FACT else f"{files[:LONGEST_FACT]} ...",
+        }
+        if loss is not None:
+            facts["loss"] = (
+                f"{loss:.4f} nats ({loss / math.log(2):.4f} bits) per character at step "
+                f"{found.counters.best_step:,}"
+            )
+        return facts_table(type(self).__name__, {n: fact for n, fact in facts.items() if fact})
 
     def read(
         self,
@@ -112,6 +136,62 @@ class ReadingModel:
         nats = scoring.score(self.engine, ids, before, on_progress)
         return nats.astype(np.float64) / math.log(2)
 
+    def next(
+        self, text: str = "", *, state: PromptState | None = None, top: int = 10
+    ) -> NextCharacters:
+        """Return the likeliest characters that may follow ``text``, with their probabilities.
+
+        The probabilities are those of the model itself, at temperature 1.
+
+        >>> following = lm.next("The se", top=3)
+        >>> following
+        NextCharacters('...)
+        >>> following[0].probability >= following[1].probability
+        True
+        >>> round(sum(p for _, p in lm.next("The se", top=0)), 6)
+        1.0
+
+        Args:
+            text: what comes before; an empty text stands for the start of a line, if there is no
+                state before it.
+            state: the state before the text.
+            top: how many characters; 0 is all that the model knows.
+
+        Raises:
+            TokenError: for a character that the model does not know.
+            ConfigError: if ``top`` is below 0, or ``state`` is of another model.
+        """
+        count = checked_count("top", top, 0) or self.tokenizer.vocab_size
+        logits = self.read(text, state=state).logits
+        (found,) = likeliest(self.engine, self.tokenizer.vocabulary, logits[None], count)
+        return NextCharacters(NextCharacter(c, math.exp(log_p)) for c, log_p in found)
+
+    def embed(self, text: str, *, state: PromptState | None = None) -> NDArray[np.float32]:
+        """Return the recurrent state after ``text`` as one vector, float32.
+
+        It holds the arrays of the state one after the other, in the order of the cell, and of each
+        the first layer first: for an RNN or a GRU the outputs h, so L * H numbers; for an LSTM all
+        of h and then all of the memory c, 2 * L * H numbers. The same text gives the same vector.
+        Texts that end alike have vectors that are alike, as the state remembers the end best.
+
+        >>> one, other = lm.embed("The sea was calm."), lm.embed("The sea was calm.")
+        >>> one.shape
+        (...,)
+        >>> bool((one == other).all())
+        True
+
+        Args:
+            text: what to read; an empty text stands for the start of a line, if there is no state
+                before it.
+            state: the state before the text.
+
+        Raises:
+            TokenError: for a character that the model does not know.
+            ConfigError: if ``state`` is of another model.
+        """
+        arrays = self.read(text, state=state).state
+        return np.concatenate([array.ravel() for array in arrays]).astype(np.float32, copy=False)
+
     def readable(self, text: str) -> str:
         """Return ``text`` as the model reads it, without characters that it does not know.
 
@@ -157,3 +237,16 @@ class ReadingModel:
         64
         """
         return self.checkpoint.fingerprint()
+
+
+def checked_count(name: str, value: object, least: int) -> int:
+    """Return a whole number that is not below ``least``, or raise ConfigError with its name."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"{argument(name)} must be of type int (got {value!r:.100})") from None
+    if count < least:
+        raise ConfigError(f"{argument(name)} must be at least {least} (got {count})")
+    return count
