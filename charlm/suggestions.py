@@ -38,6 +38,7 @@ FLAGS = {
     "--length": "len max-length max-new-tokens num-chars chars characters words size",
     "--temperature": "temp t heat",
     "--num-samples": "n samples num number count num-texts",
+    "--best-of": "best beam num-beams beams candidates",
     "--prompt": "start primer primetext prime text seed-text prefix input context",
     "--prompt-file": "start-file primer-file input-file file",
     "--top-k": "k topk",
