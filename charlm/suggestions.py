@@ -72,6 +72,16 @@ VERBS = {
     "compress": "zip gzip xz zstd pack encode",
     "decompress": "unzip gunzip unxz unpack uncompress decode extract",
 }
+# The commands of "generate --interactive".
+COMMANDS = {
+    "/again": "retry another regenerate reroll",
+    "/undo": "back revert",
+    "/show": "print all text",
+    "/save": "write export",
+    "/settings": "set options config parameters",
+    "/help": "h ? commands",
+    "/quit": "q exit bye leave",
+}
 
 # The values of settings, and what other programs call the same.
 VALUES = {
@@ -111,6 +121,16 @@ def nearest_verb(word: str, verbs: Collection[str]) -> str:
     return _did_you_mean(word, VERBS, verbs)
 
 
+def nearest_command(word: str, commands: Collection[str]) -> str:
+    """Return the words that suggest one of the commands of a game for an unknown one, or nothing.
+
+    >>> nearest_command("/temp", ["/quit", "/temperature"])
+    '; did you mean /temperature?'
+    """
+    others = COMMANDS | {f"/{flag[2:]}": words for flag, words in FLAGS.items()}
+    return _did_you_mean(word.lstrip("/"), others, commands)
+
+
 def nearest_value(word: str, values: Collection[str]) -> str:
     """Return the words that suggest one of the values of a setting for an unknown one, or nothing.
 
@@ -130,6 +150,6 @@ def _meant(word: str, others: dict[str, str], known: Collection[str]) -> str | N
     """Look the word up among what others call it, then among words that are spelt like it."""
     word = word.lower()
     same = [name for name, words in others.items() if name in known and word in words.split()]
-    spelt = {name.lstrip("-"): name for name in known}
+    spelt = {name.lstrip("-/"): name for name in known}
     close = [spelt[name] for name in get_close_matches(word, spelt, n=1)]
     return next(iter([*same, *close]), None)

@@ -27,6 +27,8 @@ from charlm.cli.parser import (
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import (
     Stop,
+    complain,
+    is_terminal,
     printable,
     read_stdin,
     read_stdin_if_given,
@@ -91,6 +93,11 @@ def add_parser(verbs: Subparsers) -> None:
         metavar="SECONDS",
         help="wait so long after each character, to read along (default: 0)",
     )
+    parser.add_argument(
+        "--interactive",
+        action="store_true",
+        help="play in a terminal: Enter continues the text, /help lists what else there is",
+    )
     add_settings(parser, "sampling", SampleConfig)
     parser.add_argument(
         "--best-of",
@@ -110,6 +117,9 @@ def run(arguments: Namespace) -> int:
     from charlm.inference import prompt_state
     from charlm.inference.sampling import seeded
 
+    if arguments.interactive and not is_terminal():
+        complain("--interactive needs a terminal: leave it out where a pipe or a file is read")
+        return 2
     config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
     lines = LinesConfig(**given(arguments, LinesConfig.names()))
     _check_best_of(arguments, config)
@@ -120,6 +130,8 @@ def run(arguments: Namespace) -> int:
         others = ["prompt", "prompt_file", "save_state", "load_state"]
         _refuse([*clash, *_present(arguments, [*others, "best_of"])], "does not go with --lines")
         return _write_lines(arguments, load_model(arguments), config, lines)
+    if arguments.interactive:
+        return _play(arguments, config)
     lm = load_model(arguments)
     states = ["save_state", "load_state"]
     as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
@@ -154,6 +166,22 @@ def run(arguments: Namespace) -> int:
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
     return _write_samples(arguments, lm, prompt, samples, files, several=several)
+
+
+def _play(arguments: Namespace, config: SampleConfig) -> int:
+    """Let somebody play with a model in a terminal."""
+    from charlm.cli.interactive import play
+
+    clash = [*given(arguments, ["num_samples", *LinesConfig.names()])]
+    others = ["json", "save_state", "best_of", "novel"]
+    _refuse([*clash, *_present(arguments, others)], "does not go with --interactive")
+    lm = load_model(arguments)
+    state = lm.load_state(arguments.load_state) if arguments.load_state else None
+    prompt = lm.readable(_prompt(arguments))
+    if prompt:
+        state = lm.read(prompt, state=state)
+    say_unknown(lm.unknown)
+    return play(arguments, lm, config, prompt, state)
 
 
 def _write_samples(
