@@ -114,12 +114,10 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write texts, or lines."""
-    from charlm.inference import prompt_state
     from charlm.inference.sampling import seeded
 
-    if arguments.interactive and not is_terminal():
-        complain("--interactive needs a terminal: leave it out where a pipe or a file is read")
-        return 2
+    if arguments.interactive:
+        return _play(arguments)
     config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
     lines = LinesConfig(**given(arguments, LinesConfig.names()))
     _check_best_of(arguments, config)
@@ -130,8 +128,6 @@ def run(arguments: Namespace) -> int:
         others = ["prompt", "prompt_file", "save_state", "load_state"]
         _refuse([*clash, *_present(arguments, [*others, "best_of"])], "does not go with --lines")
         return _write_lines(arguments, load_model(arguments), config, lines)
-    if arguments.interactive:
-        return _play(arguments, config)
     lm = load_model(arguments)
     states = ["save_state", "load_state"]
     as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
@@ -150,6 +146,13 @@ def run(arguments: Namespace) -> int:
         return _write_lines(arguments, lm, config, wanted)
     asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
     _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")
+    return _write_texts(arguments, lm, config)
+
+
+def _write_texts(arguments: Namespace, lm: "LanguageModel", config: SampleConfig) -> int:
+    """Write texts that follow the prompt."""
+    from charlm.inference import prompt_state
+
     if arguments.json and config.length == 0 and not config.stop:
         raise ConfigError("--length 0 with --json needs a --stop: else nothing would end")
     files = _state_files(arguments.save_state, config.num_samples)
@@ -168,10 +171,15 @@ def run(arguments: Namespace) -> int:
     return _write_samples(arguments, lm, prompt, samples, files, several=several)
 
 
-def _play(arguments: Namespace, config: SampleConfig) -> int:
+def _play(arguments: Namespace) -> int:
     """Let somebody play with a model in a terminal."""
     from charlm.cli.interactive import play
+    from charlm.inference.sampling import seeded
 
+    if not is_terminal():
+        complain("--interactive needs a terminal: leave it out where a pipe or a file is read")
+        return 2
+    config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
     clash = [*given(arguments, ["num_samples", *LinesConfig.names()])]
     others = ["json", "save_state", "best_of", "novel"]
     _refuse([*clash, *_present(arguments, others)], "does not go with --interactive")

@@ -18,7 +18,7 @@ from charlm.cli.parser import as_flag, given
 from charlm.cli.terminal import Stop, printable, say
 from charlm.cli.text_writer import TextWriter
 from charlm.config import SampleConfig
-from charlm.errors import CharlmError, ConfigError
+from charlm.errors import CharlmError, CheckpointError, ConfigError
 from charlm.settings import field_type
 from charlm.suggestions import nearest_command
 
@@ -44,10 +44,17 @@ COMMANDS = {
     "/quit": "leave, as Ctrl-D does",
 }
 HELP = (
-    "Enter continues the text. What you type before it is added to the text first; a \\ at its end",
-    "is a line end, and // at its beginning a /. Ctrl-C stops a continuation, and leaves at the",
-    "prompt. Setting a seed makes what follows repeatable: each continuation takes the next seed.",
+    "Enter continues the text. What you type before it is added to the text first:",
+    "a \\ at its end is a line end, and // at its beginning is a /. Ctrl-C stops a",
+    "continuation; at the prompt it leaves. Each continuation takes the next seed,",
+    "so after /seed X the same steps give the same text.",
 )
+HELP_OF = {
+    "length": "new characters of a continuation, 0 = until Ctrl-C",
+    "min_p": "draw only what is at least this share as likely as the best",
+    "seed": "seed of the next continuation",
+    "stop": "end behind this text; \\n is a line end",
+}
 
 
 @dataclass(frozen=True)
@@ -148,9 +155,12 @@ class Session:
 
         path = Path(name).expanduser()
         check_name(path)
-        if path.exists() and path.resolve() not in self.saved:
-            raise ConfigError(f"{name} is there already: choose another name")
-        write_atomically(path, self.now.text.encode("utf-8", "surrogateescape"))
+        try:
+            if path.exists() and path.resolve() not in self.saved:
+                raise ConfigError(f"{name} is there already: choose another name")
+            write_atomically(path, self.now.text.encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            raise CheckpointError(f"cannot write {name}: {error.strerror}") from None
         again = ", in place of what this session had saved there" * (path.resolve() in self.saved)
         self.saved.add(path.resolve())
         return f"saved {len(self.now.text):,} characters to {name}{again}"
@@ -305,12 +315,8 @@ class Game:
 
 
 def _help_of(name: str) -> str:
-    if name == "seed":
-        return "seed of the next continuation"
-    if name == "stop":
-        return "end behind this text; \\n is a line end"
     item = next(item for item in SETTINGS if item.name == name)
-    return str(item.metadata["help"]).partition("; repeatable")[0]
+    return HELP_OF.get(name) or str(item.metadata["help"]).partition("; repeatable")[0]
 
 
 def _as_command(name: str, value: str | None = None) -> str:
