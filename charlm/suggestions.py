@@ -69,6 +69,7 @@ VERBS = {
     "info": "show describe details status",
     "list": "ls runs dir models",
     "corpus": "download fetch data texts",
+    "completion": "completions complete-shell autocomplete autocompletion tab shell",
     "compress": "zip gzip xz zstd pack encode",
     "decompress": "unzip gunzip unxz unpack uncompress decode extract",
 }
