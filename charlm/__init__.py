@@ -15,6 +15,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from charlm.api import LanguageModel as LanguageModel
+    from charlm.api import NextCharacter as NextCharacter
+    from charlm.api import NextCharacters as NextCharacters
     from charlm.api import load as load
     from charlm.config import ComputeConfig as ComputeConfig
     from charlm.config import LinesConfig as LinesConfig
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from charlm.keywords import ComputeSettings as ComputeSettings
     from charlm.keywords import LinesSettings as LinesSettings
     from charlm.keywords import SampleSettings as SampleSettings
+    from charlm.keywords import TextSettings as TextSettings
     from charlm.keywords import TrainSettings as TrainSettings
     from charlm.runs import evaluate as evaluate
     from charlm.runs import resume as resume
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from charlm.training.progress import Progress as Progress
 
 _HOME = {
-    "charlm.api": ("LanguageModel", "load"),
+    "charlm.api": ("LanguageModel", "NextCharacter", "NextCharacters", "load"),
     "charlm.config": (
         "ComputeConfig",
         "LinesConfig",
@@ -66,7 +69,13 @@ _HOME = {
     "charlm.inference.decoding": ("Lines", "Sample"),
     "charlm.inference.prompt_state": ("PromptState",),
     "charlm.insight.report": ("Inspection",),
-    "charlm.keywords": ("ComputeSettings", "LinesSettings", "SampleSettings", "TrainSettings"),
+    "charlm.keywords": (
+        "ComputeSettings",
+        "LinesSettings",
+        "SampleSettings",
+        "TextSettings",
+        "TrainSettings",
+    ),
     "charlm.runs": ("evaluate", "resume", "train"),
     "charlm.training.progress": ("Progress",),
 }

@@ -20,11 +20,16 @@ class _DrawSettings(TypedDict, total=False):
     seed: int | None
 
 
-class SampleSettings(_DrawSettings, total=False):
-    """The settings of :class:`SampleConfig` as keywords."""
+class TextSettings(_DrawSettings, total=False):
+    """The settings of :class:`SampleConfig` for one text: all but ``num_samples``."""
 
     length: int
     stop: str | Sequence[str]
+
+
+class SampleSettings(TextSettings, total=False):
+    """The settings of :class:`SampleConfig` as keywords."""
+
     num_samples: int
 
 

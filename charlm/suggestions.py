@@ -38,6 +38,7 @@ FLAGS = {
     "--length": "len max-length max-new-tokens num-chars chars characters words size",
     "--temperature": "temp t heat",
     "--num-samples": "n samples num number count num-texts",
+    "--best-of": "best beam num-beams beams candidates",
     "--prompt": "start primer primetext prime text seed-text prefix input context",
     "--prompt-file": "start-file primer-file input-file file",
     "--top-k": "k topk",
@@ -68,8 +69,19 @@ VERBS = {
     "info": "show describe details status",
     "list": "ls runs dir models",
     "corpus": "download fetch data texts",
+    "completion": "completions complete-shell autocomplete autocompletion tab shell",
     "compress": "zip gzip xz zstd pack encode",
     "decompress": "unzip gunzip unxz unpack uncompress decode extract",
+}
+# The commands of "generate --interactive".
+COMMANDS = {
+    "/again": "retry another regenerate reroll",
+    "/undo": "back revert",
+    "/show": "print all text",
+    "/save": "write export",
+    "/settings": "set options config parameters",
+    "/help": "h ? commands",
+    "/quit": "q exit bye leave",
 }
 
 # The values of settings, and what other programs call the same.
@@ -110,6 +122,16 @@ def nearest_verb(word: str, verbs: Collection[str]) -> str:
     return _did_you_mean(word, VERBS, verbs)
 
 
+def nearest_command(word: str, commands: Collection[str]) -> str:
+    """Return the words that suggest one of the commands of a game for an unknown one, or nothing.
+
+    >>> nearest_command("/temp", ["/quit", "/temperature"])
+    '; did you mean /temperature?'
+    """
+    others = COMMANDS | {f"/{flag[2:]}": words for flag, words in FLAGS.items()}
+    return _did_you_mean(word.lstrip("/"), others, commands)
+
+
 def nearest_value(word: str, values: Collection[str]) -> str:
     """Return the words that suggest one of the values of a setting for an unknown one, or nothing.
 
@@ -129,6 +151,6 @@ def _meant(word: str, others: dict[str, str], known: Collection[str]) -> str | N
     """Look the word up among what others call it, then among words that are spelt like it."""
     word = word.lower()
     same = [name for name, words in others.items() if name in known and word in words.split()]
-    spelt = {name.lstrip("-"): name for name in known}
+    spelt = {name.lstrip("-/"): name for name in known}
     close = [spelt[name] for name in get_close_matches(word, spelt, n=1)]
     return next(iter([*same, *close]), None)

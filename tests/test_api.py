@@ -64,7 +64,7 @@ def test_the_prompt_matters_and_may_be_empty_or_long():
         ("naïve", {}, r"character 'ï' \(U\+00EF\) at position 2 of the prompt is not in the vocab"),
         ("a", {"temperature": -1}, "temperature must be at least 0"),
         ("a", {"lenght": 3}, "unknown setting 'lenght'; did you mean 'length'"),
-        ("a", {"num_samples": 2}, "is for samples"),
+        ("a", {"num_samples": 0}, "num_samples must be at least 1"),
     ],
 )
 def test_bad_input_raises(prompt, settings, message):
@@ -271,7 +271,10 @@ def test_a_damaged_model_file_is_refused(workplace):
         charlm.load("model")
 
 
-@pytest.mark.parametrize("name", ["api", "runs"])
+@pytest.mark.parametrize(
+    "name",
+    ["api.reading_model", "api.language_model", "api.notebook", "api.next_characters", "runs"],
+)
 def test_the_examples_of_the_docstrings_run(workplace, name):
     text = (ROOT / "corpora" / "english.txt").read_text("utf-8")[:20_000]
     Path("corpora").mkdir()
@@ -288,6 +291,6 @@ def test_the_examples_of_the_docstrings_run(workplace, name):
 
 def test_every_public_function_has_an_example():
     public = [charlm.load, charlm.train, charlm.resume, charlm.evaluate, charlm.LanguageModel]
-    methods = [m for n, m in vars(charlm.LanguageModel).items() if not n.startswith("_")]
-    for thing in public + [m for m in methods if inspect.isfunction(m)]:
+    methods = inspect.getmembers(charlm.LanguageModel, inspect.isfunction)
+    for thing in public + [method for name, method in methods if not name.startswith("_")]:
         assert ">>> " in thing.__doc__, thing

@@ -16,7 +16,13 @@ from charlm.config import (
     TrainConfig,
 )
 from charlm.errors import ConfigError
-from charlm.keywords import ComputeSettings, LinesSettings, SampleSettings, TrainSettings
+from charlm.keywords import (
+    ComputeSettings,
+    LinesSettings,
+    SampleSettings,
+    TextSettings,
+    TrainSettings,
+)
 
 CONFIGS = [ModelConfig, TrainConfig, ComputeConfig, SampleConfig, LinesConfig, *CELLS.values()]
 ANYTHING = st.one_of(
@@ -84,6 +90,8 @@ def test_the_keywords_for_type_checkers_are_the_settings():
 
     drawn = types(SampleConfig)
     assert typing.get_type_hints(SampleSettings) == drawn
+    one = {n: kind for n, kind in drawn.items() if n != "num_samples"}
+    assert typing.get_type_hints(TextSettings) == one
     derived = ("lines", "length", "stop", "num_samples")  # of lines() an argument, or they follow
     lines = {n: kind for n, kind in (drawn | types(LinesConfig)).items() if n not in derived}
     assert typing.get_type_hints(LinesSettings) == lines

@@ -30,7 +30,7 @@ FLOORS = [
     {"training": {"torch", "numpy"}, "export": {"numpy", "onnx"}},
     {"api": {"numpy"}},
     {"runs": set(), "server": {"starlette", "uvicorn", "anyio", "numpy"}},
-    {"cli": {"tqdm", "matplotlib"}},
+    {"cli": {"tqdm", "matplotlib", "shtab"}, "llm_plugin": {"llm", "pydantic"}},
 ]
 LAW = {room: allowed for floor in FLOORS for room, allowed in floor.items()}
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from charlm.cli import (
     compare,
+    completion,
     compress,
     corpus,
     decompress,
@@ -53,6 +54,7 @@ VERBS = (
     corpus,
     compress,
     decompress,
+    completion,
 )
 
 

@@ -1,11 +1,12 @@
 """The verb ``generate``."""
 
 import contextlib
+import itertools
 import json
 import math
 import sys
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from charlm.cli.parser import (
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import (
     Stop,
+    complain,
+    is_terminal,
     printable,
     read_stdin,
     read_stdin_if_given,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from charlm.api import LanguageModel
     from charlm.inference.decoding import Lines, Sample
 ITEMS = 10  # written with a model of items, unless the user says how many
+MOST_DRAWN = 10**9  # texts for each one that is written
 DERIVED = ("length", "num_samples", "stop")  # of lines they follow from the rest
 
 
@@ -89,7 +93,19 @@ def add_parser(verbs: Subparsers) -> None:
         metavar="SECONDS",
         help="wait so long after each character, to read along (default: 0)",
     )
+    parser.add_argument(
+        "--interactive",
+        action="store_true",
+        help="play in a terminal: Enter continues the text, /help lists what else there is",
+    )
     add_settings(parser, "sampling", SampleConfig)
+    parser.add_argument(
+        "--best-of",
+        type=int,
+        metavar="N",
+        help="draw N texts for each one that is written, and write the likeliest: the one with the "
+        "lowest mean surprisal per character; with --num-samples each is the best of its own N",
+    )
     add_settings(parser, "a text of one item per line", LinesConfig)
     parser.add_argument(
         "--novel", type=name, metavar="FILE", help="no line of this text, such as the training text"
@@ -98,22 +114,27 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Write texts, or lines."""
-    from charlm.inference import prompt_state
     from charlm.inference.sampling import seeded
 
+    if arguments.interactive:
+        return _play(arguments)
     config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
     lines = LinesConfig(**given(arguments, LinesConfig.names()))
+    _check_best_of(arguments, config)
     if arguments.delay and arguments.json:
         raise ConfigError("--delay does not go with --json: objects are written whole")
     if lines.lines:
         clash = [name for name in DERIVED if given(arguments, [name])]
         others = ["prompt", "prompt_file", "save_state", "load_state"]
-        _refuse([*clash, *_present(arguments, others)], "does not go with --lines")
+        _refuse([*clash, *_present(arguments, [*others, "best_of"])], "does not go with --lines")
         return _write_lines(arguments, load_model(arguments), config, lines)
     lm = load_model(arguments)
     states = ["save_state", "load_state"]
     as_text = given(arguments, ["length", "stop"]) or _present(arguments, states)
     if lm.config.items and not as_text:
+        _refuse(
+            _present(arguments, ["best_of"]), "does not go with items: give --length, or --stop"
+        )
         count = config.num_samples if given(arguments, ["num_samples"]) else ITEMS
         prompt = lm.readable(_prompt(arguments))
         if prompt and lines.starts_with:
@@ -125,6 +146,13 @@ def run(arguments: Namespace) -> int:
         return _write_lines(arguments, lm, config, wanted)
     asked = [n for n in LinesConfig.names() if getattr(lines, n) != getattr(LinesConfig(), n)]
     _refuse([*asked, *_present(arguments, ["novel"])], "goes with --lines")
+    return _write_texts(arguments, lm, config)
+
+
+def _write_texts(arguments: Namespace, lm: "LanguageModel", config: SampleConfig) -> int:
+    """Write texts that follow the prompt."""
+    from charlm.inference import prompt_state
+
     if arguments.json and config.length == 0 and not config.stop:
         raise ConfigError("--length 0 with --json needs a --stop: else nothing would end")
     files = _state_files(arguments.save_state, config.num_samples)
@@ -134,10 +162,34 @@ def run(arguments: Namespace) -> int:
     prompt = lm.readable(_prompt(arguments))
     with ProgressBar(len(prompt), "reading") as bar:
         state = lm.read(prompt, state=state, on_progress=bar.update)
-    samples = lm.samples("", state=state, with_surprisal=arguments.json, **config.to_dict())
+    several, best_of = config.num_samples > 1, arguments.best_of or 1
+    config = replace(config, num_samples=best_of * config.num_samples)
+    ranked = arguments.json or best_of > 1
+    samples = lm.samples("", state=state, with_surprisal=ranked, **config.to_dict())
     say_unknown(lm.unknown)
     say(f"seed {config.seed}")
-    return _write_samples(arguments, lm, prompt, samples, files, several=config.num_samples > 1)
+    return _write_samples(arguments, lm, prompt, samples, files, several=several)
+
+
+def _play(arguments: Namespace) -> int:
+    """Let somebody play with a model in a terminal."""
+    from charlm.cli.interactive import play
+    from charlm.inference.sampling import seeded
+
+    if not is_terminal():
+        complain("--interactive needs a terminal: leave it out where a pipe or a file is read")
+        return 2
+    config = seeded(SampleConfig(**given(arguments, SampleConfig.names())))
+    clash = [*given(arguments, ["num_samples", *LinesConfig.names()])]
+    others = ["json", "save_state", "best_of", "novel"]
+    _refuse([*clash, *_present(arguments, others)], "does not go with --interactive")
+    lm = load_model(arguments)
+    state = lm.load_state(arguments.load_state) if arguments.load_state else None
+    prompt = lm.readable(_prompt(arguments))
+    if prompt:
+        state = lm.read(prompt, state=state)
+    say_unknown(lm.unknown)
+    return play(arguments, lm, config, prompt, state)
 
 
 def _write_samples(
@@ -153,29 +205,69 @@ def _write_samples(
     stop = Stop()
     writer = TextWriter(arguments.delay, lambda: stop.signal is not None)
     unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
+    written = 0
     with stop:
-        for sample in samples:
-            pieces = _until(stop, sample)
+        for sample, pieces in _best(samples, arguments.best_of or 1, stop):
             try:
                 if arguments.json:
                     _print_object(sample, "".join(pieces))
                 else:
-                    title = f"--- sample {sample.index + 1} ---\n" if several else ""
+                    title = f"--- sample {written + 1} ---\n" if several else ""
                     _print_text(writer, title + prompt, pieces)
             except BrokenPipeError as error:
                 unread = error
             if files:
-                lm.save_state(sample.prompt_state(), files[sample.index])
+                lm.save_state(sample.prompt_state(), files[written])
+            written += 1
             if unread is not None or stop.signal is not None:
                 break
-    if len(files) > 1:
-        say(f"saved {', '.join(printable(str(file)) for file in files[: sample.index + 1])}")
+    if len(files) > 1 and written:
+        say(f"saved {', '.join(printable(str(file)) for file in files[:written])}")
     if unread is not None:
         raise unread
     if stop.signal is not None:
         say("charlm: stopped")
         return 128 + stop.signal
     return 0
+
+
+def _best(
+    samples: Iterable["Sample"], count: int, stop: Stop
+) -> Iterator[tuple["Sample", Iterable[str]]]:
+    """Yield the best of each ``count`` samples, with its pieces; one alone while it is drawn.
+
+    Of samples that a request to stop leaves incomplete, none is yielded.
+    """
+    from charlm.inference.decoding import likeliest
+
+    if count == 1:
+        yield from ((sample, _until(stop, sample)) for sample in samples)
+        return
+    samples = iter(samples)
+    for first in samples:
+        group = itertools.chain([first], itertools.islice(samples, count - 1))
+        sample, text = likeliest(_texts(stop, group))
+        if stop.signal is not None:
+            return
+        yield sample, [text]
+
+
+def _texts(stop: Stop, samples: Iterable["Sample"]) -> Iterator[tuple["Sample", str]]:
+    """Yield samples with their texts, until a request to stop."""
+    for sample in samples:
+        yield sample, "".join(_until(stop, sample))
+        if stop.signal is not None:
+            return
+
+
+def _check_best_of(arguments: Namespace, config: SampleConfig) -> None:
+    count = arguments.best_of
+    if count is None:
+        return
+    if not 1 <= count <= MOST_DRAWN:
+        raise ConfigError(f"--best-of must be from 1 to {MOST_DRAWN:,} (got {count})")
+    if config.length == 0:
+        raise ConfigError("--length 0, without end, does not go with --best-of")
 
 
 def _seconds(word: str) -> float:

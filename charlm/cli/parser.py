@@ -175,6 +175,7 @@ def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, ar
     arguments, rest = parsers[words[0]].parse_known_intermixed_args(words[1:])
     if rest:
         parsers[words[0]].error(_unknown(rest, parsers[words[0]]))
+    arguments.top = top  # for who writes about all verbs
     verb = next(verb for verb in verbs if verb.__name__.endswith(f".{words[0]}"))
     return verb, arguments
 

@@ -16,7 +16,7 @@ from charlm.cli.terminal import columns_of, cut, printable, say
 from charlm.config import TrainConfig
 from charlm.errors import written
 from charlm.files import as_path, shell_command
-from charlm.keywords import SampleSettings
+from charlm.keywords import TextSettings
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLE_SECONDS = 1.5  # that the sample at the end may take
 SAMPLE_SHARE = 0.01  # of the time of a run that samples on the way may take
 LONGEST_WHAT = 39  # columns of what a bar says is done: half a line is left for its figures
-SAMPLE: SampleSettings = {"length": 150, "temperature": 0.8, "seed": 1}
+SAMPLE: TextSettings = {"length": 150, "temperature": 0.8, "seed": 1}
 
 
 class ProgressBar:

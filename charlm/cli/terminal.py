@@ -74,6 +74,11 @@ def complain(message: object) -> None:
     say(f"charlm: error: {line if len(line) <= 1000 else line[:1000] + ' ...'}")
 
 
+def is_terminal() -> bool:
+    """Return whether stdin and stdout are a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def text_files(names: list[str]) -> list[Path]:
     """Return the text files that names of files and folders stand for; say what was left out."""
     from charlm.data.text_files import find_texts

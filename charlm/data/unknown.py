@@ -11,11 +11,16 @@ It is an error, it is skipped, or the nearest character that the model knows is 
     'unknown characters: 2 read as others: É to E (2); 1 left out: 漢 (1)'
 """
 
+import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Set as AbstractSet
 
 from charlm.errors import ConfigError, argument
+
+# Threads that read with one model count into one Counter. One lock for all models: as part of an
+# object it would keep a model from being copied or sent to another process.
+COUNTING = threading.Lock()
 
 CHOICES = ("error", "skip", "nearest")
 MOST_NAMED = 5  # kinds of changes that a summary names
@@ -112,16 +117,19 @@ class UnknownCharacters:
         if not table:
             return text
         counts = Counter(text)
-        for point, found in table.items():
-            self.changes[chr(point), found] += counts[chr(point)]
+        with COUNTING:
+            for point, found in table.items():
+                self.changes[chr(point), found] += counts[chr(point)]
         return text.translate(table)
 
     def summary(self) -> str:
         """Return how many characters were changed and which, in a line; "" if none was."""
+        with COUNTING:
+            counts = dict(self.changes)
         parts = []
         for words, changes in (
-            ("read as others", {c: n for c, n in self.changes.items() if c[1]}),
-            ("left out", {c: n for c, n in self.changes.items() if not c[1]}),
+            ("read as others", {c: n for c, n in counts.items() if c[1]}),
+            ("left out", {c: n for c, n in counts.items() if not c[1]}),
         ):
             if changes:
                 most = sorted(changes.items(), key=lambda item: (-item[1], item[0]))

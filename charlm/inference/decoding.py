@@ -254,6 +254,15 @@ def samples(
             yield Sample(block, place, vocabulary)
 
 
+def likeliest(drawn: Iterable[tuple[Sample, str]]) -> tuple[Sample, str]:
+    """Return the sample with the lowest mean surprisal, the first of those that are alike.
+
+    Args:
+        drawn: samples at their end, drawn with their surprisal, each with its text.
+    """
+    return min(drawn, key=lambda pair: pair[0].bits_per_char or 0.0)
+
+
 def line_sampling(config: LinesConfig, sampling: SampleConfig, vocabulary: str) -> SampleConfig:
     """Return how samples are drawn that are lines.
 

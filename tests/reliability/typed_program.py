@@ -6,6 +6,9 @@ A line with "type: ignore" is one that mypy must refuse: it warns of one that it
 import sys
 from typing import assert_type
 
+import numpy as np
+import numpy.typing as npt
+
 import charlm
 
 
@@ -38,12 +41,32 @@ def written(lm: charlm.LanguageModel) -> list[str]:
     return [*texts, lm.generate("a", length=5), "".join(lm.stream("a", length=5, seed=None))]
 
 
+def played(lm: charlm.LanguageModel) -> list[str]:
+    """Draw several texts, look at what may follow, embed a text."""
+    settings: charlm.TextSettings = {"length": 5, "temperature": 0.5, "seed": 1}
+    assert_type(lm.generate("a", **settings), str)
+    texts = lm.generate("a", num_samples=3, **settings)
+    assert_type(texts, list[str])
+    following = lm.next("a", top=2)
+    assert_type(following, charlm.NextCharacters)
+    likeliest: charlm.NextCharacter = following[0]
+    assert_type(likeliest.character, str)
+    assert_type(likeliest.probability, float)
+    assert_type(dict(following), dict[str, float])
+    assert_type(lm.embed("a"), npt.NDArray[np.float32])
+    return [*texts, lm.best_of("a", 2, **settings)]
+
+
 def refused(lm: charlm.LanguageModel, text: str) -> list[charlm.CharlmError]:
     """Return the errors of calls that are wrong."""
     calls = (
-        lambda: lm.generate("a", temprature=0.5),  # type: ignore[call-arg]
-        lambda: lm.generate("a", length="5"),  # type: ignore[arg-type]
-        lambda: lm.generate(3),  # type: ignore[arg-type]
+        lambda: lm.generate("a", temprature=0.5),  # type: ignore[call-overload]
+        lambda: lm.generate("a", length="5"),  # type: ignore[call-overload]
+        lambda: lm.generate(3),  # type: ignore[call-overload]
+        lambda: lm.best_of("a", 2, temprature=0.5),  # type: ignore[call-arg]
+        lambda: lm.best_of("a", "2"),  # type: ignore[arg-type]
+        lambda: lm.next("a", top="3"),  # type: ignore[arg-type]
+        lambda: lm.embed("a", state="b"),  # type: ignore[arg-type]
         lambda: charlm.load(None),  # type: ignore[arg-type]
         lambda: charlm.train(text, hiden_size=3),  # type: ignore[call-arg]
         lambda: charlm.resume("run", step=3),  # type: ignore[call-arg]
@@ -60,4 +83,6 @@ def refused(lm: charlm.LanguageModel, text: str) -> list[charlm.CharlmError]:
 
 if __name__ == "__main__":
     model = trained(sys.argv[1])
-    print(len(written(model)), "texts,", len(refused(model, sys.argv[1])), "refusals")
+    print(
+        len(written(model) + played(model)), "texts,", len(refused(model, sys.argv[1])), "refusals"
+    )

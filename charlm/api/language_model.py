@@ -1,29 +1,19 @@
-"""charlm from Python: :func:`load` returns a :class:`LanguageModel` that generates and scores.
+"""The model as programs use it: it writes text, beside what a ``ReadingModel`` does."""
 
-Neither needs torch; what does is in :mod:`charlm.runs`. The examples are run by the tests, with
-``lm = charlm.load("english")`` before each.
-"""
-
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Unpack, overload
 
 from charlm import checkpoint as checkpoints
-from charlm.checkpoint import Checkpoint
+from charlm.api.reading_model import ReadingModel, checked_count
 from charlm.config import SampleConfig
-from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError, argument
-from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
-from charlm.inference import decoding, prompt_state, scoring
+from charlm.files import PathLike, check_path
+from charlm.inference import decoding
 from charlm.inference.prompt_state import PromptState
 from charlm.inference.sampling import Doubles, allowed_mask, seeded
-from charlm.integer import engine_of
-from charlm.keywords import LinesSettings, SampleSettings, line_configs
+from charlm.keywords import LinesSettings, SampleSettings, TextSettings, line_configs
 from charlm.settings import refuse_unknown
 
 if TYPE_CHECKING:
@@ -31,13 +21,17 @@ if TYPE_CHECKING:
     from charlm.insight.report import Inspection
 
 
-class LanguageModel:
+class LanguageModel(ReadingModel):
     """A trained model that generates, reads and scores text.
 
         >>> lm = charlm.load("english")
         >>> lm
         LanguageModel(lstm, ... units, ... parameters, ... symbols)
         >>> text = lm.generate("The sea ", length=40, seed=1)
+
+    A model may be used by several threads at once: each gets what it would get alone. What a call
+    returns to be iterated over, such as :meth:`stream`, belongs to one thread at a time. No method
+    needs an event loop, and each may be called while one runs, which waits for it.
 
     Args:
         checkpoint: its weights, and where they come from.
@@ -49,38 +43,92 @@ class LanguageModel:
         unknown: what is done with other characters, and how many there were.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, unknown: str = "error"):
-        self.checkpoint = checkpoint
-        self.config = checkpoint.model_config
-        self.tokenizer = tokenizer = checkpoint.tokenizer
-        self.engine = engine_of(checkpoint)
-        self.unknown = UnknownCharacters(
-            tokenizer.vocabulary, unknown, has_symbol=tokenizer.unknown
-        )
-
-    def __repr__(self) -> str:
-        config, vocab_size = self.config, self.tokenizer.vocab_size
-        return (
-            f"LanguageModel({config.backbone}, {config.num_layers} x {config.hidden_size} units, "
-            f"{config.num_parameters(vocab_size):,} parameters, {vocab_size:,} symbols)"
-        )
-
+    @overload
     def generate(
         self,
         prompt: str = "",
         *,
         state: PromptState | None = None,
-        **settings: Unpack[SampleSettings],
-    ) -> str:
-        """Return the text that follows ``prompt``; see :meth:`stream`.
+        **settings: Unpack[TextSettings],
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_samples: int,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_samples: int | None = None,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> str | list[str]:
+        """Return the text that follows ``prompt``, or a list of ``num_samples`` of them.
 
         >>> text = lm.generate("The sea ", length=300, temperature=0.7, seed=1)
         >>> len(text)
         300
+        >>> texts = lm.generate("The sea ", num_samples=3, length=300, temperature=0.7, seed=1)
+        >>> len(texts), texts[0] == text
+        (3, True)
+
+        Args:
+            prompt: see :meth:`stream`.
+            num_samples: how many independent texts; a list even of one. Not given: one text, a
+                str. Text i depends on the seed and on i alone.
+            state: see :meth:`stream`.
+            settings: see :meth:`stream`; ``length`` 0, without end, is for that alone.
+
+        Raises:
+            CharlmError: see :meth:`stream`.
         """
-        if settings.get("length") == 0:
-            raise ConfigError("length 0, without end, is for stream()")
-        return "".join(self.stream(prompt, state=state, **settings))
+        _refuse_endless(settings)
+        if num_samples is None:
+            return "".join(self.stream(prompt, state=state, **settings))
+        drawn = self.samples(prompt, state=state, num_samples=num_samples, **settings)
+        return ["".join(sample) for sample in drawn]
+
+    def best_of(
+        self,
+        prompt: str,
+        n: int,
+        *,
+        state: PromptState | None = None,
+        **settings: Unpack[TextSettings],
+    ) -> str:
+        """Return the likeliest of ``n`` texts that follow ``prompt``, drawn as by :meth:`generate`.
+
+        That is the one with the lowest mean surprisal per character, to the model itself at
+        temperature 1. It is the mean, not the sum: with ``stop`` the texts differ in length, and a
+        sum would nearly always choose the shortest. Of texts that are as likely it is the first.
+
+        >>> text = lm.best_of("The sea ", 5, length=80, seed=1)
+        >>> text in lm.generate("The sea ", num_samples=5, length=80, seed=1)
+        True
+
+        Args:
+            prompt: see :meth:`stream`.
+            n: how many texts are drawn, at least 1.
+            state: see :meth:`stream`.
+            settings: see :meth:`generate`.
+
+        Raises:
+            CharlmError: see :meth:`stream`.
+        """
+        _refuse_endless(settings)
+        count = checked_count("n", n, 1)
+        refuse_unknown(settings, [*SampleConfig.names(), "prompt", "n", "state"])
+        all_settings: SampleSettings = {**settings, "num_samples": count}
+        drawn = self.samples(prompt, state=state, with_surprisal=True, **all_settings)
+        _, text = decoding.likeliest((sample, "".join(sample)) for sample in drawn)
+        return text
 
     def stream(
         self,
@@ -108,7 +156,7 @@ class LanguageModel:
             ConfigError: for a setting out of bounds.
         """
         if settings.get("num_samples", 1) != 1:
-            raise ConfigError("num_samples above 1 is for samples(), which yields one text each")
+            raise ConfigError("num_samples above 1 is for generate() and samples()")
         return iter(next(self.samples(prompt, state=state, **settings)))
 
     def samples(
@@ -201,74 +249,6 @@ class LanguageModel:
         drawn = self.samples(start, with_surprisal=with_surprisal, **sampling.to_dict())
         return decoding.Lines(drawn, config, known)
 
-    def read(
-        self,
-        text: str = "",
-        *,
-        state: PromptState | None = None,
-        on_progress: ProgressCallback = no_progress,
-    ) -> PromptState:
-        """Return the state of the model after ``text``, from which any number of texts can go on.
-
-        >>> state = lm.read("Once upon a time ")
-        >>> state
-        PromptState(... symbols, state (...), (...))
-        >>> text = lm.generate(state=state, length=100)
-
-        Args:
-            text: what to read. An empty text stands for the start of a line, if there is no state
-                before it.
-            state: the state before it.
-            on_progress: progress callback, told the number of characters read.
-
-        Raises:
-            TokenError: for a character that the model does not know.
-            ConfigError: if ``state`` is of another model.
-        """
-        check_callback(on_progress, "on_progress")
-        if state is not None:
-            prompt_state.check(state, self)
-        text = self.readable(text)
-        if state is not None and text == "":
-            return state
-        what = self.tokenizer.line_start if text == "" else text
-        ids = self.tokenizer.encode(what, source="the prompt")
-        if self.config.items and state is None and text != "":  # an item begins behind a line end
-            ids = np.concatenate([self.tokenizer.encode("\n"), ids])
-        return replace(scoring.read(self.engine, ids, state, on_progress), owner=self)
-
-    def score(
-        self,
-        text: str,
-        *,
-        state: PromptState | None = None,
-        source: str = "the text",
-        on_progress: ProgressCallback = no_progress,
-    ) -> NDArray[np.float64]:
-        """Return the surprisal of each character of ``text`` (N,), in bits, given all before it.
-
-        >>> bits = lm.score("The sea was calm.")
-        >>> bits.shape
-        (17,)
-        >>> bits_per_char = bits.mean()
-
-        The characters are those of ``text`` as the model reads it, see :meth:`readable`.
-
-        Args:
-            text: what to score.
-            state: the state before it; None is the start of a line.
-            source: what to call the text in an error.
-            on_progress: progress callback, told the number of characters read.
-
-        Raises:
-            TokenError: for a character that the model does not know.
-        """
-        check_callback(on_progress, "on_progress")
-        ids = self.tokenizer.encode(self.readable(text), source=source)
-        before = self.read(state=state)
-        nats = scoring.score(self.engine, ids, before, on_progress)
-        return nats.astype(np.float64) / math.log(2)
-
     def inspect(
         self,
         text: str,
@@ -313,17 +293,6 @@ class LanguageModel:
             on_progress=on_progress,
         )
 
-    def readable(self, text: str) -> str:
-        """Return ``text`` as the model reads it, without characters that it does not know.
-
-        That is ``text`` itself, unless the model was loaded with ``unknown`` ``"skip"`` or
-        ``"nearest"``.
-
-        >>> charlm.load("english", unknown="nearest").readable("“É”")
-        '"E"'
-        """
-        return self.unknown.replace(text)
-
     def save(self, path: PathLike) -> None:
         """Write the model to one file, which :func:`load` and all verbs but ``resume`` open.
 
@@ -339,33 +308,6 @@ class LanguageModel:
         check_path(path, "the path of the model")
         checkpoints.save_model(self.checkpoint, Path(path))
 
-    def save_state(self, state: PromptState, path: PathLike) -> None:
-        """Write a state to a file of a few kilobytes.
-
-        >>> lm.save_state(lm.read("Once upon a time "), "story.state")
-
-        Raises:
-            CheckpointError: if it cannot be written; the old file, if any, is untouched.
-            ConfigError: if ``state`` is of another model.
-        """
-        check_path(path, "the path of the state")
-        prompt_state.check(state, self)
-        prompt_state.save(state, Path(path), self.config, self.fingerprint())
-
-    def load_state(self, path: PathLike) -> PromptState:
-        """Return what :meth:`save_state` wrote.
-
-        >>> lm.save_state(lm.read("Once upon a time "), "story.state")
-        >>> text = lm.generate(state=lm.load_state("story.state"), length=100)
-
-        Raises:
-            CheckpointError: if the file is missing, damaged, or of another model.
-        """
-        check_path(path, "the path of the state")
-        vocab_size = self.tokenizer.vocab_size
-        found = prompt_state.load(Path(path), self.config, vocab_size, self.fingerprint())
-        return replace(found, owner=self)
-
     def exact(self) -> "LanguageModel":
         """Return the model in whole numbers, whose every bit is the same on any machine.
 
@@ -375,13 +317,10 @@ class LanguageModel:
         unknown = self.unknown.how
         return LanguageModel(checkpoints.in_whole_numbers(self.checkpoint), unknown=unknown)
 
-    def fingerprint(self) -> str:
-        """Return the sha256 of all that makes this model what it computes.
 
-        >>> len(lm.fingerprint())
-        64
-        """
-        return self.checkpoint.fingerprint()
+def _refuse_endless(settings: TextSettings) -> None:
+    if settings.get("length") == 0:
+        raise ConfigError("length 0, without end, is for stream()")
 
 
 def load(run: PathLike, *, unknown: str = "error") -> LanguageModel:
