@@ -47,7 +47,7 @@ def test_enter_continues_what_was_typed_with_one_seed_after_the_other(game, caps
 
 def test_an_empty_line_begins_a_text_as_generate_does(game):
     game.enter("")
-    assert game.session.now.text == game.session.lm.generate("", length=23, seed=7)
+    assert game.session.current.text == game.session.lm.generate("", length=23, seed=7)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -59,11 +59,11 @@ def test_the_state_is_always_that_of_the_text(seed):
     seen = set()
     for line in rng.choice(lines, 25).tolist():
         game.enter(line)
-        now = game.session.now
-        seen.add(now.text)
-        expected = lm.read(now.text)
-        assert all(map(np.array_equal, now.state.state, expected.state))
-        assert np.array_equal(now.state.logits, expected.logits)
+        current = game.session.current
+        seen.add(current.text)
+        expected = lm.read(current.text)
+        assert all(map(np.array_equal, current.state.state, expected.state))
+        assert np.array_equal(current.state.logits, expected.logits)
     assert len(seen) > 5
 
 
@@ -73,18 +73,18 @@ def test_undo_again_redo(game):
     start, first, second, again = texts(game)
     assert again.startswith(first)
     assert again != second
-    assert game.session.now.text == again
-    seen = [game.enter("/undo") or game.session.now.text for _ in range(4)]
+    assert game.session.current.text == again
+    seen = [game.enter("/undo") or game.session.current.text for _ in range(4)]
     assert seen == [second, first, start, start]
-    seen = [game.enter("/redo") or game.session.now.text for _ in range(4)]
+    seen = [game.enter("/redo") or game.session.current.text for _ in range(4)]
     assert seen == [first, second, again, again]
     game.enter("/undo")
     game.enter("/undo")
     game.enter("/again")  # of the first one: what was undone is gone
     assert texts(game)[:2] == [start, first]
     assert len(texts(game)) == 3
-    assert game.session.now.text.startswith("The sea ")
-    assert game.session.now.text != first
+    assert game.session.current.text.startswith("The sea ")
+    assert game.session.current.text != first
 
 
 def test_what_cannot_be_done_is_said_in_a_line(game, capsys):
@@ -146,12 +146,12 @@ def test_a_stop_text_belongs_to_the_text_and_the_next_continuation_is_behind_it(
     game.enter("/length 200")
     game.enter("/stop a")
     game.enter("The sea ")
-    text = game.session.now.text
+    text = game.session.current.text
     assert text == "The sea " + lm.generate("The sea ", length=200, seed=7, stop="a") + "a"
     game.enter("")
-    assert game.session.now.text.startswith(text)
-    assert game.session.now.text.count("a") == text.count("a") + 1
-    assert game.session.now.text.endswith("a")
+    assert game.session.current.text.startswith(text)
+    assert game.session.current.text.count("a") == text.count("a") + 1
+    assert game.session.current.text.endswith("a")
     game.enter("/stop \\n")
     assert game.session.config.stop == ("\n",)
 
@@ -160,7 +160,7 @@ def test_slashes_and_line_ends_can_be_typed(game):
     assert Game._typed("//sea") == "/sea"
     assert Game._typed("/ ") == "/ "
     game.enter("The end.\\")
-    assert "The end.\n" in game.session.now.text
+    assert "The end.\n" in game.session.current.text
 
 
 def test_save_writes_the_text_and_overwrites_nothing_else(game, capsys, workplace):
@@ -169,12 +169,12 @@ def test_save_writes_the_text_and_overwrites_nothing_else(game, capsys, workplac
     assert "text.txt is there already: choose another name" in capsys.readouterr().err
     assert not Path("text.txt").read_text().startswith("The sea")
     game.enter("/save a story.txt")
-    assert Path("a story.txt").read_text("utf-8") == game.session.now.text
+    assert Path("a story.txt").read_text("utf-8") == game.session.current.text
     assert capsys.readouterr().err == f"saved {8 + 23} characters to a story.txt\n"
     game.enter("")
     game.enter("/save a story.txt")
     assert "in place of what this session had saved there" in capsys.readouterr().err
-    assert Path("a story.txt").read_text("utf-8") == game.session.now.text
+    assert Path("a story.txt").read_text("utf-8") == game.session.current.text
     for name in ("no/such/folder", ".", "x" * 300, "a\0b"):
         game.enter(f"/save {name}")
         assert len(capsys.readouterr().err.splitlines()) == 1
@@ -185,7 +185,7 @@ def test_unknown_characters_are_read_as_the_flag_says(capsys):
     lm = charlm.load(LSTM, unknown="nearest")
     game = Game(Session(lm, SampleConfig(length=5, seed=1)))
     game.enter("naïve ")
-    assert game.session.now.text.startswith("naive ")
+    assert game.session.current.text.startswith("naive ")
     assert capsys.readouterr().err == "unknown characters: 1 read as others: ï to i (1)\n"
 
 
@@ -197,7 +197,7 @@ def test_a_request_to_stop_keeps_what_was_drawn(game, monkeypatch):
         pieces.append(piece)
         if len(pieces) == 4:
             stop.signal = signal.SIGINT
-    assert game.session.now.text == "The " + "".join(pieces)
+    assert game.session.current.text == "The " + "".join(pieces)
     assert len(pieces) == 4
 
 

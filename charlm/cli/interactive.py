@@ -96,17 +96,17 @@ class Session:
         self.saved: set[Path] = set()
 
     @property
-    def now(self) -> Version:
+    def current(self) -> Version:
         """The text as it is."""
         return self.versions[self.place]
 
     def with_typed(self, typed: str) -> Version:
         """Return the version that is continued once this was typed; nothing is changed yet."""
-        now = self.now
+        current = self.current
         typed = self.lm.readable(typed)
-        if typed == "" and now.state is not None:
-            return Version(now.text, now.state)
-        return Version(now.text + typed, self.lm.read(typed, state=now.state))
+        if typed == "" and current.state is not None:
+            return Version(current.text, current.state)
+        return Version(current.text + typed, self.lm.read(typed, state=current.state))
 
     def draw(self, before: Version, stop: Stop) -> Iterator[str]:
         """Yield a continuation as it is drawn, and keep it, also if a request to stop ends it."""
@@ -158,12 +158,12 @@ class Session:
         try:
             if path.exists() and path.resolve() not in self.saved:
                 raise ConfigError(f"{name} is there already: choose another name")
-            write_atomically(path, self.now.text.encode("utf-8", "surrogateescape"))
+            write_atomically(path, self.current.text.encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise CheckpointError(f"cannot write {name}: {error.strerror}") from None
         again = ", in place of what this session had saved there" * (path.resolve() in self.saved)
         self.saved.add(path.resolve())
-        return f"saved {len(self.now.text):,} characters to {name}{again}"
+        return f"saved {len(self.current.text):,} characters to {name}{again}"
 
 
 def _until_stop_text(sample: "Sample", stops: tuple[str, ...]) -> Iterator[str]:
@@ -219,10 +219,10 @@ class Game:
         before = session.with_typed(typed)
         if session.lm.unknown.changes.total() != changes:
             say(session.lm.unknown.summary())
-        return self._draw(before, before.text[len(session.now.text) :])
+        return self._draw(before, before.text[len(session.current.text) :])
 
     def _again(self) -> int | None:
-        before = self.session.now.before
+        before = self.session.current.before
         if before is None:
             say("there is no continuation here yet: Enter draws one")
             return None
@@ -252,7 +252,7 @@ class Game:
             "/again": self._again,
             "/undo": lambda: self._move(-1, "nothing to undo: this is where the text began"),
             "/redo": lambda: self._move(1, "nothing to redo"),
-            "/show": lambda: self.show(self.session.now.text),
+            "/show": lambda: self.show(self.session.current.text),
             "/settings": self._settings,
             "/help": self._help,
             "/quit": lambda: 0,
@@ -275,7 +275,7 @@ class Game:
 
     def _move(self, steps: int, otherwise: str) -> int | None:
         if self.session.move(steps):
-            self.show(self.session.now.text, TAIL)
+            self.show(self.session.current.text, TAIL)
         else:
             say(otherwise)
         return None
