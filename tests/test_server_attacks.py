@@ -212,14 +212,15 @@ def test_a_body_that_makes_no_sense_is_refused(client, body):
 
 
 def test_a_body_that_is_too_large(client):
-    status, _, answer = client.ask("POST", POST, b" " * (LONGEST_BODY + 1), JSON)
-    refused(status, answer, [413])
     claimed = client.raw(head("POST", POST, 10**15))  # which is not waited for
     assert status_of(claimed) == 413
+    # The answer to what is still being sent may be lost as the connection is closed.
+    sent = client.raw(head("POST", POST, LONGEST_BODY + 1) + b" " * (LONGEST_BODY + 1))
+    assert status_of(sent) in (413, None)
     chunks = b"".join(b"10000\r\n" + b" " * 0x10000 + b"\r\n" for _ in range(40))
     start = head("POST", POST, 0, Transfer_Encoding="chunked")
     chunked = client.raw(start.replace(b"Content-Length: 0\r\n", b"") + chunks)
-    assert status_of(chunked) == 413
+    assert status_of(chunked) in (413, None)
 
 
 @pytest.mark.parametrize("length", [b"-1", b"1e3", b"0x10", b"5, 6", b"9" * 30, "٣".encode()])
