@@ -103,7 +103,7 @@ class Client:
     def raw(self, data, seconds=10):
         """Send bytes and return all that comes until the server closes or says no more."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
-            with contextlib.suppress(ConnectionError):  # it may answer before it has read all
+            with contextlib.suppress(OSError):  # it may answer before it has read all
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
             return rest_of(connection)
