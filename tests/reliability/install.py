@@ -122,7 +122,7 @@ def check_with_torch(environment: Environment, *, quick: bool) -> bool:
     assert "site-packages" in run(environment.python, "-c", where, folder=environment.folder).stdout
     (environment.folder / "text.txt").write_text("a bad cab\n" * 300)
     done = run(environment.python, PROGRAM, "text.txt", folder=environment.folder)
-    assert done.stdout.splitlines()[-1] == "4 texts, 6 refusals", done.stdout
+    assert done.stdout.splitlines()[-1] == "8 texts, 10 refusals", done.stdout
     assert "lstm" in environment.charlm("info", "run").stdout
     if quick:
         return False
