@@ -1,7 +1,7 @@
 """The runs under ``checkpoints/`` as models of llm, Simon Willison's command for language models.
 
-llm finds this module by the entry point in ``pyproject.toml``, and nothing else imports it. With
-both installed in one environment::
+llm finds this module by the entry point in ``pyproject.toml``, and nothing else imports it. After
+``pip install 'charlm[llm]'``::
 
     llm -m charlm/english "The sea "
     llm -m charlm/english -o temperature 0.5 -o max_tokens 100 -o seed 7 "Once "

@@ -73,7 +73,7 @@ VERBS = {
     "compress": "zip gzip xz zstd pack encode",
     "decompress": "unzip gunzip unxz unpack uncompress decode extract",
 }
-# The commands of playing in a terminal.
+# The commands of an interactive session of "generate".
 COMMANDS = {
     "/again": "retry another regenerate reroll",
     "/undo": "back revert",

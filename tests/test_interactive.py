@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from conftest import DATA, ROOT, one_line
 
 import charlm
-from charlm.cli.interactive import SETTINGS, Game, Session
+from charlm.cli.interactive import SETTINGS, Game, Session, play
 from charlm.cli.terminal import Stop
 from charlm.config import SampleConfig
 
@@ -154,6 +155,8 @@ def test_a_stop_text_belongs_to_the_text_and_the_next_continuation_is_behind_it(
     assert game.session.current.text.endswith("a")
     game.enter("/stop \\n")
     assert game.session.config.stop == ("\n",)
+    game.enter("/stop  ")
+    assert game.session.config.stop == (" ",)
 
 
 def test_slashes_and_line_ends_can_be_typed(game):
@@ -199,6 +202,22 @@ def test_a_request_to_stop_keeps_what_was_drawn(game, monkeypatch):
             stop.signal = signal.SIGINT
     assert game.session.current.text == "The " + "".join(pieces)
     assert len(pieces) == 4
+
+
+def test_a_model_of_items_writes_one_at_each_enter(run, workplace, capsys):
+    items = sorted(f"item {a}{b}" for a in "abcdefg" for b in "hijkl")
+    (workplace / "items.txt").write_text("\n".join(items) + "\n")
+    assert run("train", "items.txt", "--items", "--steps", 60, "--hidden-size", 16)[0] == 0
+    lm = charlm.load("items")
+    arguments = Namespace(delay=0.0)
+    assert play(arguments, lm, SampleConfig(seed=1), "", None, ["", "", "it", "/quit", ""]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 2 * 3  # the end of each item, and that of what is shown of it
+    assert out.split("\n")[4].startswith("it")
+    assert err.startswith("seed 1\n")
+    arguments.length = 5  # of who says how long, that is kept
+    play(arguments, lm, SampleConfig(seed=1, length=5), "ite", lm.read("ite"), [""])
+    assert capsys.readouterr().out.startswith("ite\n")
 
 
 def test_without_a_terminal_it_says_so(run):

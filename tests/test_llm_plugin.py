@@ -47,15 +47,11 @@ def llm(*words, status=0):
 
 
 def test_llm_finds_the_runs_writes_with_them_and_goes_on_with_a_conversation(checkout):
-    assert [line for line in llm("models").splitlines() if "charlm" in line] == [
-        "Charlm: charlm/story"
-    ]
     lm = charlm.load(checkout / "checkpoints" / "story")
     text = lm.generate("The sea ", **SETTINGS)
     assert llm("-m", "charlm/story", "The sea ", *FLAGS) == f"{text}\n"
     more = lm.generate(f"The sea {text}and ", stop="e", temperature=1.5, **SETTINGS)
     assert llm("-c", "and ", *FLAGS, "-o", "stop", "e", "-o", "temperature", "1.5") == f"{more}\n"
-    assert '"seed": 3' in llm("logs", "-n", "1", "--json")
     error = llm("-m", "charlm/story", "naïve", status=1)
     assert error.startswith("Error: character 'ï' (U+00EF) at position 2")
     assert len(error.splitlines()) == 1
@@ -66,12 +62,14 @@ import sys
 import charlm.llm_plugin
 assert not {"torch", "charlm.api"} & set(sys.modules)
 import llm
+assert [m.model_id for m in llm.get_models() if "charlm" in m.model_id] == ["charlm/story"]
 model = llm.get_model("charlm/story")
 pieces = list(model.prompt("The sea ", max_tokens=30, seed=3))
 assert len(pieces) == 30
 assert "torch" not in sys.modules
 response = model.prompt("The sea ", max_tokens=30, seed=3, stream=False)
 assert response.text() == "".join(pieces)
+assert response.response_json == {"seed": 3, "stopped": "length"}
 assert response.usage().input == 8 and response.usage().output == 30
 talk = model.conversation()
 first = talk.prompt("The sea ", max_tokens=5, seed=1).text()

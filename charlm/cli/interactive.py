@@ -142,7 +142,7 @@ class Session:
             CharlmError: for a value that is wrong, or a character that the model does not know.
         """
         item = next(item for item in SETTINGS if item.name == name)
-        value: Any = item.default if word == DEFAULT else _value(field_type(item), word)
+        value: Any = item.default if word.strip() == DEFAULT else _value(field_type(item), word)
         self.config, _ = self.lm.prepared(replace(self.config, **{name: value}))
 
     def save(self, name: str) -> str:
@@ -182,7 +182,7 @@ def _value(kind: Any, word: str) -> Any:
     if typing.get_origin(kind) is tuple:
         return (word.replace("\\n", "\n"),)
     with contextlib.suppress(ValueError):
-        return kind(word)
+        return kind(word.strip())
     return word
 
 
@@ -197,57 +197,63 @@ class Game:
     def __init__(self, session: Session, delay: float = 0.0):
         self.session = session
         self.delay = delay
+        self.stop = Stop()
 
     def enter(self, line: str) -> int | None:
-        """Do what a line says; return the exit status if it ends the game."""
-        try:
-            if line.startswith("/") and not line.startswith("//"):
-                return self._command(line)
-            return self._continue(self._typed(line))
-        except CharlmError as error:
-            say(printable(error.written(_as_command)))
-            return None
+        """Do what a line says; return the exit status if it ends the game.
+
+        Ctrl-C ends what is being drawn, and nothing else.
+        """
+        status = None
+        self.stop = Stop()
+        with self.stop:
+            try:
+                if line.startswith("/") and not line.startswith("//"):
+                    status = self._command(line)
+                else:
+                    self._continue(self._typed(line))
+            except CharlmError as error:
+                say(printable(error.written(_as_command)))
+        if self.stop.signal in (None, signal.SIGINT):
+            return status
+        say("charlm: stopped")
+        return 128 + self.stop.signal
 
     @staticmethod
     def _typed(line: str) -> str:
         line = line[1:] if line.startswith("//") else line
         return f"{line[:-1]}\n" if line.endswith("\\") else line
 
-    def _continue(self, typed: str) -> int | None:
+    def _continue(self, typed: str) -> None:
         session = self.session
         changes = session.lm.unknown.changes.total()
         before = session.with_typed(typed)
         if session.lm.unknown.changes.total() != changes:
             say(session.lm.unknown.summary())
-        return self._draw(before, before.text[len(session.current.text) :])
+        self._draw(before, before.text[len(session.current.text) :])
 
     def _again(self) -> int | None:
         before = self.session.current.before
         if before is None:
             say("there is no continuation here yet: Enter draws one")
-            return None
-        return self._draw(before, before.text[-TAIL:])
+        else:
+            self._draw(before, _tail(before.text))
+        return None
 
-    def _draw(self, before: Version, shown: str) -> int | None:
-        """Draw a continuation; return the exit status if a signal other than Ctrl-C ended it."""
-        stop = Stop()
-        writer = TextWriter(self.delay, lambda: stop.signal is not None)
+    def _draw(self, before: Version, shown: str) -> None:
+        """Draw a continuation, and show it behind some text."""
+        writer = TextWriter(self.delay, lambda: self.stop.signal is not None)
         writer.write(shown, at_once=True)
         sys.stdout.flush()
-        with stop:
-            try:
-                for piece in self.session.draw(before, stop):
-                    writer.write(piece)
-            finally:
-                writer.end()
-        if stop.signal in (None, signal.SIGINT):
-            return None
-        say("charlm: stopped")
-        return 128 + stop.signal
+        try:
+            for piece in self.session.draw(before, self.stop):
+                writer.write(piece)
+        finally:
+            writer.end()
 
     def _command(self, line: str) -> int | None:
         word, _, rest = line.partition(" ")
-        word, rest = word.lower().replace("_", "-"), rest.strip()
+        word = word.lower().replace("_", "-")
         actions: dict[str, Callable[[], int | None]] = {
             "/again": self._again,
             "/undo": lambda: self._move(-1, "nothing to undo: this is where the text began"),
@@ -259,7 +265,8 @@ class Game:
         }
         settings = {_as_command(item.name): item.name for item in SETTINGS}
         if word == "/save":
-            say(printable(self.session.save(rest)) if rest else "/save needs the name of a file")
+            name = rest.strip()
+            say(printable(self.session.save(name)) if name else "/save needs the name of a file")
         elif word in settings:
             if rest:
                 self.session.set(settings[word], rest)
@@ -267,7 +274,7 @@ class Game:
         elif word not in actions:
             hint = nearest_command(word, [*actions, "/save", *settings])
             say(printable(f"unknown command {word:.100}{hint or '; /help lists all'}"))
-        elif rest:
+        elif rest.strip():
             say(f"{word} takes nothing behind it")
         else:
             return actions[word]()
@@ -275,19 +282,19 @@ class Game:
 
     def _move(self, steps: int, otherwise: str) -> int | None:
         if self.session.move(steps):
-            self.show(self.session.current.text, TAIL)
+            self.show(_tail(self.session.current.text))
         else:
             say(otherwise)
         return None
 
-    def show(self, text: str, most: int | None = None) -> int | None:
-        """Show a text, or the last ``most`` characters of it."""
-        if not text:
+    def show(self, text: str) -> int | None:
+        """Show a text."""
+        if text:
+            writer = TextWriter()
+            writer.write(text)
+            writer.end()
+        else:
             say("there is no text yet")
-            return None
-        writer = TextWriter()
-        writer.write(text if most is None or len(text) <= most else f"… {text[-most:]}")
-        writer.end()
         return None
 
     def _setting(self, name: str) -> str:
@@ -312,6 +319,11 @@ class Game:
             say(f"  {command:16} {meaning}")
         say(f"A setting alone shows its value; {DEFAULT!r} in place of X takes it back.")
         return None
+
+
+def _tail(text: str) -> str:
+    """Return the last part of a text, to show where it is now."""
+    return text if len(text) <= TAIL else f"… {text[-TAIL:]}"
 
 
 def _help_of(name: str) -> str:
