@@ -14,7 +14,10 @@ const NUMBERS = { // fields by what the server calls them
 /** Return the settings as the server calls them; null if one is wrong, which the browser says. */
 function readSettings() {
   const form = byId("settings");
-  if (!form.checkValidity()) byId("dials").open = true; // else a wrong field cannot be shown
+  if (!form.checkValidity()) { // what is closed could not be shown
+    byId("dials").open = true;
+    byId("more").open = Boolean(byId("more").querySelector(":invalid")) || byId("more").open;
+  }
   if (!form.reportValidity()) return null;
   const numbers = Object.entries(NUMBERS).map(([name, id]) => [name, Number(byId(id).value)]);
   const { value } = byId("seed");
@@ -24,6 +27,15 @@ function readSettings() {
     stop: stopsOf(byId("stops").value),
     colours: byId("colours").checked,
   };
+}
+
+function sliders() {
+  return byId("settings").querySelectorAll("[type=range]");
+}
+
+/** Move the sliders to where their fields are. */
+function showSliders() {
+  for (const slider of sliders()) slider.value = byId(slider.dataset.for).value;
 }
 
 function showSeed(seed) {
@@ -123,6 +135,7 @@ function openLink() {
     byId("start").value = prompt;
   } else if (prompt !== text.characters.join("")) beginText(prompt);
   showRun();
+  showSliders();
   say("Opened from a link: Continue writes the text that it stands for.");
   if (wrong.length) showProblem(`Not taken from the link: ${wrong.join(", ")}.`);
 }

@@ -55,9 +55,11 @@ function enable() {
   setEnabled("write-lines", !job);
   setEnabled("stop", Boolean(job));
   setEnabled("stop-lines", Boolean(job));
-  setEnabled("undo", tree.past.length > 0 || isEditing);
+  const isChanged = isEditing && changeOf(text.characters, byId("editor").value) !== null;
+  setEnabled("undo", tree.past.length > 0 || isChanged);
   setEnabled("redo", tree.future.length > 0);
   setEnabled("next", !isEditing);
+  setEnabled("edit", !isEditing || text.characters.length > 0 || isChanged);
   byId("edit").textContent = isEditing ? "Done" : "Edit";
 }
 
@@ -188,7 +190,6 @@ function lock(words = "") {
   storageOf("sessionStorage")?.removeItem(KEY);
   byId("key-form").hidden = false;
   byId("desk").hidden = true;
-  byId("below").hidden = true;
   byId("key-problem").textContent = words;
   byId("key-problem").hidden = !words;
   byId("key").focus();
@@ -269,7 +270,6 @@ let isOpen = false;
 function open() {
   byId("key-form").hidden = true;
   byId("desk").hidden = false;
-  byId("below").hidden = false;
   if (isOpen) return;
   const saved = restore();
   fillRuns(saved.fields ?? {});
@@ -285,6 +285,7 @@ function open() {
   showFavourites();
   openTab("training");
   showRun();
+  showSliders();
   openLink();
   enable();
 }
@@ -330,7 +331,16 @@ function setUp() {
   }
   for (const id of ["settings", "lines-form", "editor"]) {
     byId(id).addEventListener("input", () => {
+      showSliders();
       sayNotice();
+      enable();
+      keepPage();
+    });
+  }
+  for (const slider of sliders()) {
+    slider.addEventListener("input", (event) => {
+      byId(slider.dataset.for).value = slider.value;
+      event.stopPropagation(); // the slider stays where it was moved to
       keepPage();
     });
   }

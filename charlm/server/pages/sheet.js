@@ -269,9 +269,7 @@ function showCandidate({ node, drawn, parts }) {
   node.tops = drawn.tops;
   const mean = drawn.mean === null ? "" : `, ${number(drawn.mean, 2)} bits each`;
   parts.said.textContent = drawn.count ? `${characterCount(drawn.count)}${mean}` : "";
-  const isAtEnd = parts.body.scrollHeight - parts.body.scrollTop - parts.body.clientHeight < 60;
   appendColoured(parts, drawn);
-  if (isAtEnd && !drawn.reason) parts.body.scrollTop = parts.body.scrollHeight;
 }
 
 /** Add what is new of a drawn text to a box, coloured if that is wanted. */
@@ -357,7 +355,7 @@ function showLikeliest(place, found, here, bits) {
   const surprise = bits === null && share ? -Math.log2(share) : bits;
   const all = share === null
     ? `Less likely than the ${found.length} likeliest`
-    : `Probability ${percent(share)}, ${number(surprise, 1)} bits of surprise`;
+    : `Probability ${percent(share)}, ${number(surprise, 2)} bits of surprise`;
   const words = here === undefined
     ? "Choose the character to go on with:"
     : `${all}. Choose another character to go on with it:`;
