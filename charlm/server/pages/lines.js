@@ -37,7 +37,17 @@ function writeLines() {
       .map((drawn) => ({ model: ask.model, text: start + drawn.text, isWhole: isWhole(drawn) })))
       .slice(0, MOST_LINES_KEPT);
   };
-  run(asks, onShow, onEnd);
+  const amount = () => {
+    const all = asks.flatMap(({ targets }) => targets);
+    const written = all.filter(({ count }) => count).length;
+    const empty = all.filter((drawn) => isWhole(drawn) && !drawn.count).length;
+    return lineCount(written) + (empty ? ` (and ${empty} empty, left out)` : "");
+  };
+  run(asks, onShow, onEnd, amount);
+}
+
+function lineCount(count) {
+  return count === 1 ? "1 line" : `${number(count)} lines`;
 }
 
 function isWhole({ reason }) {

@@ -52,14 +52,13 @@ function recallPage() {
 
 /** Keep the page; if there is no room, without older branches. Return whether it is kept. */
 function rememberPage(state) {
-  state.tree.prune();
   const keep = () => {
     const value = { version: 1, ...state };
     const own = remember(storageOf("sessionStorage"), PAGE, value);
     return remember(storageOf("localStorage"), PAGE, value) || own;
   };
   if (keep()) return true;
-  for (let room = ROOM / 2; room > 20_000; room /= 4) {
+  for (let room = ROOM / 2; room > 20_000 && !job; room /= 4) {
     state.tree.prune(room);
     if (keep()) return true;
   }

@@ -187,8 +187,9 @@ let shownCurve = "";
 /** Show how the training of the chosen run goes, as long as its panel is open. */
 async function watchTraining() {
   clearTimeout(trainingTimer);
-  if (byId("training").hidden || document.visibilityState !== "visible" || isLocked()) return;
   const model = modelOf("run");
+  const isWanted = !byId("training").hidden || !card(model).ready; // a first model is waited for
+  if (!isWanted || document.visibilityState !== "visible" || isLocked()) return;
   let seconds = POLL_SECONDS;
   try {
     const found = await client.json(`/v1/runs/${encodeURIComponent(model)}`);

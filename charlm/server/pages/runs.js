@@ -170,6 +170,16 @@ function fillRuns(saved) {
   byId("beside").value = names.includes(saved.beside) ? saved.beside : "";
 }
 
+/** Ask anew which runs are served: the server may be another one than before. */
+async function refreshRuns() {
+  try {
+    cards = (await client.json("/v1/models")).data;
+    fillRuns({ run: modelOf("run"), beside: modelOf("beside") });
+    showRun();
+  } catch { // it is gone again, or asks for a key: both are said
+  }
+}
+
 /** Show what the chosen run is. */
 function showRun() {
   const model = modelOf("run");

@@ -86,9 +86,11 @@ function sayNotice() {
  * Ask the server for continuations. They are drawn into the targets of each ask.
  *
  * onShow is called when something has been drawn, onEnd when all is at its end, or stopped.
+ * amount, if given, tells in words how much there is.
  */
-function run(asks, onShow, onEnd) {
+function run(asks, onShow, onEnd, amount) {
   const own = { controller: new AbortController(), asks, onShow, onEnd, errors: [] };
+  own.amount = amount ?? (() => characterCount(drawnBy(own)));
   own.began = performance.now();
   job = own;
   showProblem("");
@@ -110,7 +112,7 @@ function showDrawn(own) {
   own.timer = null;
   if (job !== own) return;
   own.onShow();
-  say(`${characterCount(drawnBy(own))} …`);
+  say(`${own.amount()} …`);
 }
 
 function drawnBy({ asks }) {
@@ -124,11 +126,11 @@ function finish() {
   job = null;
   own.controller.abort();
   clearTimeout(own.timer);
-  const count = drawnBy(own);
   const seconds = (performance.now() - own.began) / 1000;
   const { seed } = own.asks[0].about;
-  say(`${characterCount(count)}, ${number(count / seconds)} a second, seed ${seed}`);
-  announce(`Written: ${characterCount(count)}`);
+  const speed = `${number(drawnBy(own) / seconds)} characters a second`;
+  say(`${own.amount()}, ${speed}, seed ${seed}`);
+  announce(`Written: ${own.amount()}`);
   showSeed(seed);
   const several = own.asks.length > 1;
   showProblem(own.errors.map(([model, { message }]) =>
@@ -177,7 +179,7 @@ async function lookForServer() {
   isLooking = false;
   byId("gone").hidden = true;
   announce("The server answers again");
-  watchTraining();
+  refreshRuns();
 }
 
 function isLocked() {
@@ -226,6 +228,7 @@ function keepNow() {
   if (!isOpen) return;
   const fields = Object.fromEntries(FIELDS.map((id) => [id, byId(id).value]));
   const draft = isEditing ? byId("editor").value : null;
+  if (!job) tree.prune();
   const isKept = rememberPage({ tree, mode, fields, draft, lines, colours: byId("colours").checked });
   if (!isKept) showProblem("The browser has no room to keep this text: download it.");
 }
@@ -332,9 +335,12 @@ function setUp() {
   for (const id of ["settings", "lines-form", "editor"]) {
     byId(id).addEventListener("input", () => {
       showSliders();
-      sayNotice();
-      enable();
-      keepPage();
+      clearTimeout(keepTimer);
+      keepTimer = setTimeout(() => {
+        sayNotice();
+        enable();
+        keepNow();
+      }, KEEP_AFTER);
     });
   }
   for (const slider of sliders()) {
@@ -361,7 +367,10 @@ function setUp() {
   document.addEventListener("keydown", press);
   addEventListener("hashchange", openLink);
   addEventListener("storage", ({ key }) => { if (key === FAVOURITES) showFavourites(); });
-  addEventListener("pagehide", keepNow);
+  addEventListener("pagehide", () => {
+    stop();
+    keepNow();
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "hidden") keepNow();
     else watchTraining();

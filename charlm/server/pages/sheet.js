@@ -267,8 +267,9 @@ function showCandidate({ node, drawn, parts }) {
   node.text = drawn.text;
   node.bits = drawn.bits;
   node.tops = drawn.tops;
-  const mean = drawn.mean === null ? "" : `, ${number(drawn.mean, 2)} bits each`;
-  parts.said.textContent = drawn.count ? `${characterCount(drawn.count)}${mean}` : "";
+  parts.said.textContent = drawn.mean === null
+    ? characterCount(drawn.count)
+    : `${number(drawn.mean, 2)} bits each`;
   appendColoured(parts, drawn);
 }
 
@@ -293,7 +294,8 @@ function pick(place) {
   const found = candidates[place];
   if (!found || found.node.text === "") return;
   stop();
-  tree.go(found.node);
+  const isThere = tree.nodes.has(found.node.id); // old branches are forgotten where room is short
+  tree.go(isThere ? found.node : tree.add({ ...found.node, keep: text.characters.length }));
   closeCandidates();
   refresh();
   byId("characters").focus();
