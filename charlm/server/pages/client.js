@@ -177,5 +177,6 @@ function likeliestOf(logprobs) {
 
 /** Return the place of the first half of a character (a lone surrogate), -1 if there is none. */
 function placeOfHalf(text) {
+  if (text.isWellFormed?.()) return -1;
   return Array.from(text).findIndex((character) => /^\p{Surrogate}$/u.test(character));
 }

@@ -76,9 +76,11 @@ function linkOf() {
     const lineFields = { lines: byId("count").value, prompt: byId("start").value };
     return address({ model: modelOf("run"), ...lineFields, ...given });
   }
-  endEditing();
   const { current } = tree;
   const { characters } = text;
+  if (isEditing && changeOf(characters, byId("editor").value)) {
+    return address({ model: modelOf("run"), prompt: byId("editor").value, ...settings });
+  }
   if (current.about) {
     const { index: _, ...about } = current.about;
     const prompt = characters.slice(0, current.keep + current.given).join("");

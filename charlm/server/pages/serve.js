@@ -10,7 +10,7 @@ const client = new Client({
   busy: (seconds) => say(`The server is busy: trying again in ${seconds} s …`),
   gone: () => lookForServer(),
   reached: () => { byId("gone").hidden = true; },
-  locked: () => lock("The key is wrong."),
+  locked: () => lock(client.key === null ? "" : "The key is wrong."),
 });
 
 // ---------------------------------------------------------------- words

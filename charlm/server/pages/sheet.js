@@ -111,8 +111,10 @@ function startEditing(place, focus = true) {
   closeCandidates();
   if (!isEditing || editor.value === "") editor.value = text.characters.join("");
   isEditing = true;
+  const { scrollTop } = byId("characters");
   byId("characters").hidden = true;
   editor.hidden = false;
+  editor.scrollTop = scrollTop;
   closeReadout();
   if (focus) {
     editor.focus();
@@ -135,10 +137,12 @@ function endEditing() {
 
 function leaveEditor() {
   const hadFocus = document.activeElement === byId("editor");
+  const { scrollTop } = byId("editor");
+  byId("characters").hidden = false;
+  if (isEditing) byId("characters").scrollTop = scrollTop;
   isEditing = false;
   byId("editor").hidden = true;
   byId("editor").value = "";
-  byId("characters").hidden = false;
   if (hadFocus) byId("characters").focus();
 }
 
