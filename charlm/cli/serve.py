@@ -103,9 +103,7 @@ def run(arguments: Namespace) -> int:
             if arguments.open:
                 webbrowser.open(address)
 
-        stop = Stop(
-            "stopping; what is being written gets a moment to end, Ctrl-C again ends it now"
-        )
+        stop = Stop("stopping; what is being written gets a moment to end, Ctrl-C again ends it now")
         with stop:
             HttpServer(app, on_start, lambda: stop.signal is not None).run(sockets=[listener])
             for worker in models.workers():
