@@ -182,10 +182,13 @@ def expected(run=LSTM, prompt=PROMPT, index=0, **settings):
 
 def test_a_text_is_that_of_python(show, goldens):
     page = show(goldens)
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data_json))
     settings = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 77}
     write(page, length=150, **settings)
     new = expected(length=150, **settings)
     assert text_of(page) == shown(page) == PROMPT + new
+    assert asked[0]["prompt"] == PROMPT
     expect(page.locator("#status")).to_contain_text("150 characters, ")
     expect(page.locator("#status")).to_contain_text("seed 77")
     expect(page.locator("#live")).to_have_text("Written: 150 characters")
@@ -569,7 +572,9 @@ def test_nothing_typed_is_lost_by_a_reload(show, goldens):
     other.click("#edit")
     other.reload()
     assert text_of(other) == "elsewhere"
-    page.reload()
+    for one in (page, other):
+        one.goto(goldens + "/health")
+    page.goto(goldens)
     assert text_of(page) == text
     page.click("#forget")
     page.click("#forget")
@@ -768,6 +773,8 @@ def test_what_was_drawn_stays_when_the_server_goes(show, serve):
     text = text_of(page)
     assert len(text) > len(PROMPT)
     assert text == PROMPT + expected(length=len(text) - len(PROMPT))
+    expect(page.locator("#gone")).to_be_visible()
+    expect(page.locator("#problem")).to_contain_text("The server does not answer.")
     page.close()
     refused(show)
 

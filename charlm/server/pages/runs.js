@@ -209,7 +209,8 @@ function showRun() {
 function updateFacts(model, found) {
   const own = card(model);
   const isNew = !own.ready && found.sample !== null;
-  if (own.validation_loss === found.validation_loss && !isNew) return;
+  const isSame = number(own.validation_loss, 5) === number(found.validation_loss, 5);
+  if (isSame && !isNew) return;
   Object.assign(own, { ...found, ready: own.ready || found.sample !== null });
   showRun.timer ??= setTimeout(() => { // not at once: it looks at the training again
     showRun.timer = null;
