@@ -95,13 +95,15 @@ def show(browser):
     """Open the page of a server; at the end, nothing may have gone wrong in it."""
     problems, contexts = [], []
 
-    def show(address, width=1280, path="/", context=None, **options):
+    def show(address, width=1280, path="/", context=None, clock=False, **options):
         if context is None:
             viewport = {"width": width, "height": 800}
             context = browser.new_context(viewport=viewport, **options)
             context.set_default_timeout(10_000)
             contexts.append(context)
         page = context.new_page()
+        if clock:  # which a test may put forward
+            page.clock.install()
 
         def check(request):
             if not request.url.startswith((address + "/", f"blob:{address}/", "data:image/svg")):
@@ -479,11 +481,12 @@ def test_lines_of_any_model_are_written_beside_each_other(show, goldens):
 # ---- the training and the inside of a model
 
 
-def test_a_training_is_watched(show, serve, workplace):
+def test_a_training_is_watched(show, serve, workplace, monkeypatch):
+    monkeypatch.setattr("charlm.server.models.LOOK_SECONDS", 0)
     folder = workplace / "run"
     settings = QUICK | {"steps": 9, "eval_every": 3}
     charlm.train("text.txt", out=folder, **settings, on_progress=lambda p: p.step < 4)
-    page = show(serve(folder))
+    page = show(serve(folder), clock=True)
     state = page.locator("#training-state")
     expect(state).to_contain_text("In training: step 4 of 9")
     expect(state).to_contain_text("left.")
@@ -494,6 +497,7 @@ def test_a_training_is_watched(show, serve, workplace):
     expect(table).to_have_count(1)
     sample = page.locator("#training-sample").inner_text()
     lm = charlm.resume(folder)
+    page.clock.fast_forward(4000)
     expect(state).to_contain_text("Finished: 9 steps", timeout=10_000)
     chart.locator("summary").click()
     expect(table).to_have_count(3)
@@ -506,11 +510,12 @@ def test_a_training_is_watched(show, serve, workplace):
     expect(page.locator("#training-table")).to_contain_text("hidden_size")
 
 
-def test_a_run_without_a_model_says_so_and_appears(show, serve, workplace):
+def test_a_run_without_a_model_says_so_and_appears(show, serve, workplace, monkeypatch):
+    monkeypatch.setattr("charlm.server.models.LOOK_SECONDS", 0)
     folder = workplace / "run"
     charlm.train("text.txt", out=workplace / "other", **QUICK)
     folder.mkdir()
-    page = show(serve(folder))
+    page = show(serve(folder), clock=True)
     expect(page.locator("#facts")).to_have_text("Its training has begun: there is no model yet.")
     page.fill("#editor", "ab")
     go_on(page)
@@ -519,6 +524,7 @@ def test_a_run_without_a_model_says_so_and_appears(show, serve, workplace):
     refused(show)
     for path in (workplace / "other").iterdir():
         shutil.copy(path, folder)
+    page.clock.fast_forward(4000)
     expect(page.locator("#facts")).to_contain_text("lstm, 2 × 11 units", timeout=10_000)
     go_on(page)
     assert len(text_of(page)) == 502
@@ -729,7 +735,7 @@ def test_a_busy_server_is_asked_again(show, goldens):
 
     def answer(route):
         answers.append(route.request.post_data)
-        if len(answers) < 3:
+        if len(answers) < 2:
             route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": {"message": ""}})
         else:
             route.continue_()

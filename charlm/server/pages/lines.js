@@ -58,7 +58,8 @@ function isWhole({ reason }) {
 function linesList(model, isNamed) {
   const list = element("ol", { class: "lines" });
   const title = element("h3", {}, visibleText(model));
-  const box = element("section", { class: "line-list", "aria-label": `Lines of ${visibleText(model)}` },
+  const name = `Lines of ${visibleText(model)}`;
+  const box = element("section", { class: "line-list", "aria-label": name },
     isNamed ? title : null, list);
   return { model, list, box, rows: new Map() };
 }

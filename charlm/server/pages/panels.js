@@ -15,7 +15,8 @@ function showBranches() {
   const path = new Set(tree.path(tree.current));
   const children = new Map();
   for (const node of tree.nodes.values()) {
-    if (node.parent !== null) children.set(node.parent, [...(children.get(node.parent) ?? []), node]);
+    const before = children.get(node.parent) ?? [];
+    if (node.parent !== null) children.set(node.parent, [...before, node]);
   }
   const rows = [];
   const waiting = [{ node: tree.path(tree.current)[0], level: 1 }];
@@ -234,7 +235,9 @@ function trainingWords(run) {
   if (run.step === undefined) return "The training has begun: there is no model yet.";
   const pace = run.chars_per_second ? `, ${number(run.chars_per_second)} characters a second` : "";
   const loss = run.validation_loss ?? Infinity;
-  const best = Number.isFinite(loss) ? ` Validation loss ${number(loss, 3)} nats per character.` : "";
+  const best = Number.isFinite(loss)
+    ? ` Validation loss ${number(loss, 3)} nats per character.`
+    : "";
   if (run.finished) {
     return `Finished: ${number(run.step)} steps in ${duration(run.seconds)}${pace}.${best}`;
   }

@@ -105,7 +105,7 @@ async function copyLink(button) {
   announce("The link is copied");
   const shown = byId("link-shown");
   const isLong = link.length > LONG_LINK;
-  shown.textContent = isLong ? `The link has ${number(link.length)} characters: some programs cut it off.` : "";
+  shown.textContent = `The link has ${number(link.length)} characters: some programs cut it off.`;
   shown.hidden = !isLong;
 }
 
@@ -128,7 +128,9 @@ function openLink() {
   byId("stops").value = (fields.stop ?? []).map(lineOfStop).join("\n");
   const [model] = fields.model ?? [];
   if (cards.some(({ id }) => id === model)) byId("run").value = model;
-  else if (model !== undefined) wrong.push(`the run ${visibleText(model)}, which is not served here`);
+  else if (model !== undefined) {
+    wrong.push(`the run ${visibleText(model)}, which is not served here`);
+  }
   const isLines = "lines" in fields;
   setMode(isLines ? "lines" : "text");
   const [prompt] = fields.prompt ?? [""];

@@ -34,8 +34,8 @@ function characterCount(count) {
 }
 
 function halfWords(place) {
-  return `Character ${number(place + 1)} is half a character (a lone surrogate), which no server can `
-    + "read: delete it.";
+  return `Character ${number(place + 1)} is half a character (a lone surrogate), which no `
+    + "server can read: delete it.";
 }
 
 /** Return whether a text can be sent; if not, say why. */
@@ -70,7 +70,8 @@ function sayNotice() {
     for (const model of cards.length ? chosenRuns() : []) {
       const known = new Set(card(model).vocabulary ?? whole);
       const unknown = Array.from(new Set(whole)).filter((character) => !known.has(character));
-      const named = unknown.slice(0, 8).map(nameOf).join(", ") + (unknown.length > 8 ? ", …" : "");
+      const first = unknown.slice(0, 8).map(nameOf).join(", ");
+      const named = first + (unknown.length > 8 ? ", …" : "");
       if (unknown.length) notes.push(`${visibleText(model)} does not know: ${named}.`);
       if (isItems(model) && id === "notice" && /\n./su.test(whole)) {
         notes.push(`${visibleText(model)} writes single lines: it reads the last line only.`);
@@ -129,7 +130,8 @@ function finish() {
   const seconds = (performance.now() - own.began) / 1000;
   const { seed } = own.asks[0].about;
   const speed = `${number(drawnBy(own) / seconds)} characters a second`;
-  say(`${own.amount()}, ${speed}, seed ${seed}`);
+  const isRefused = own.errors.length > 0 && drawnBy(own) === 0;
+  say(isRefused ? "" : `${own.amount()}, ${speed}, seed ${seed}`);
   announce(`Written: ${own.amount()}`);
   showSeed(seed);
   const several = own.asks.length > 1;
@@ -192,6 +194,7 @@ function lock(words = "") {
   storageOf("sessionStorage")?.removeItem(KEY);
   byId("key-form").hidden = false;
   byId("desk").hidden = true;
+  byId("known").hidden = true;
   byId("key-problem").textContent = words;
   byId("key-problem").hidden = !words;
   byId("key").focus();
@@ -229,7 +232,8 @@ function keepNow() {
   const fields = Object.fromEntries(FIELDS.map((id) => [id, byId(id).value]));
   const draft = isEditing ? byId("editor").value : null;
   if (!job) tree.prune();
-  const isKept = rememberPage({ tree, mode, fields, draft, lines, colours: byId("colours").checked });
+  const colours = byId("colours").checked;
+  const isKept = rememberPage({ tree, mode, fields, draft, lines, colours });
   if (!isKept) showProblem("The browser has no room to keep this text: download it.");
 }
 
@@ -242,7 +246,8 @@ function restore() {
     if (FIELDS.includes(id) && typeof value === "string") byId(id).value = value;
   }
   byId("colours").checked = saved.colours === true;
-  lines = Array.isArray(saved.lines) ? saved.lines.filter((one) => typeof one?.text === "string") : [];
+  const isLine = (one) => typeof one?.text === "string" && typeof one.model === "string";
+  lines = Array.isArray(saved.lines) ? saved.lines.filter(isLine) : [];
   return saved;
 }
 
@@ -273,6 +278,7 @@ let isOpen = false;
 function open() {
   byId("key-form").hidden = true;
   byId("desk").hidden = false;
+  byId("known").hidden = false;
   if (isOpen) return;
   const saved = restore();
   fillRuns(saved.fields ?? {});

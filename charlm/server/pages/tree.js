@@ -148,7 +148,8 @@ class Tree {
   /** Return what is needed to have it again; how surprising it was is not kept. */
   toJSON() {
     const nodes = Array.from(this.nodes.values(), ({ bits: _, tops: __, ...node }) => node);
-    return { nodes, count: this.count, current: this.current.id, past: this.past, future: this.future };
+    const { count, past, future } = this;
+    return { nodes, count, current: this.current.id, past, future };
   }
 
   /** Return the tree that toJSON() told of. Raises TypeError if it is none. */
