@@ -204,6 +204,23 @@ def test_a_text_is_that_of_python(show, goldens):
     assert text_of(page) == text + expected(prompt=text, length=150, stop=stop, **settings)
 
 
+def test_a_text_begins_with_nothing(show, goldens):
+    page = show(goldens)
+    write(page, "")
+    assert text_of(page) == shown(page) == expected(prompt="")
+    expect(page.locator("#editor")).to_be_hidden()
+    page.click("#edit")
+    page.click("#edit")
+    assert text_of(page) == expected(prompt="")
+    page.click("#undo")
+    assert text_of(page) == ""
+    page.fill("#stops", expected(prompt="")[0].replace("\n", "\\n"))
+    go_on(page)  # the first character is a stop text: nothing is left, and no branch
+    assert text_of(page) == ""
+    expect(page.locator("#editor")).to_be_visible()
+    assert len(rows(page)) == 2
+
+
 def test_a_text_grows_as_it_is_drawn_and_stops(show, goldens):
     page = show(goldens)
     set_up(page, length=100_000, seed=5)
@@ -980,10 +997,19 @@ def test_colours_follow_the_system_and_the_button(show, goldens):
     assert page.evaluate(colour) == dark
 
 
+PASTE = """(text) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData("text/plain", text);
+    byId("editor").dispatchEvent(new ClipboardEvent("paste", { clipboardData, cancelable: true }));
+}"""
+
+
 def test_a_long_text_is_shown_from_its_end(show, goldens):
     page = show(goldens)
     whole = words(8000)[:31_000]
-    page.evaluate("(whole) => beginText(whole)", whole)
+    page.evaluate(PASTE, whole)
+    assert page.input_value("#editor") == whole
+    page.click("#edit")
     assert page.evaluate("[offset, view.spans.length]") == [10_000, 21_000]
     page.evaluate("view.move(7)")
     expect(page.locator("#where")).to_have_text("character 10,008")

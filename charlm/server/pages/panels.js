@@ -254,7 +254,10 @@ function showCurve({ id, evaluations }) {
   const box = byId("training-chart");
   const hadFocus = box.contains(document.activeElement);
   const curve = (name, field) => ({
-    name, x: evaluations.map(({ step }) => step), y: evaluations.map((one) => one[field]),
+    name,
+    x: evaluations.map(({ step }) => step),
+    y: evaluations.map((one) => one[field]),
+    kind: evaluations.length === 1 ? "dots" : "line", // one point has no line
   });
   box.replaceChildren(evaluations.length
     ? chart({

@@ -111,7 +111,7 @@ async function copyLink(button) {
 
 /** Fill the page from the link that it was opened with, and take that from the address. */
 function openLink() {
-  const fields = fieldsOf(location.hash);
+  const fields = isOpen && !isLocked() ? fieldsOf(location.hash) : null;
   if (!fields) return;
   history.replaceState(null, "", location.pathname);
   const wrong = [];

@@ -27,6 +27,7 @@ function showProblem(words) {
   const box = byId(mode === "lines" ? "lines-problem" : "problem");
   box.textContent = words;
   box.hidden = !words;
+  if (words) box.scrollIntoView({ block: "nearest" });
 }
 
 function characterCount(count) {
@@ -279,7 +280,10 @@ function open() {
   byId("key-form").hidden = true;
   byId("desk").hidden = false;
   byId("known").hidden = false;
-  if (isOpen) return;
+  if (isOpen) {
+    openLink();
+    return;
+  }
   const saved = restore();
   fillRuns(saved.fields ?? {});
   isOpen = true;
@@ -368,6 +372,7 @@ function setUp() {
     colourRest();
     keepPage();
   });
+  byId("editor").addEventListener("paste", paste);
   byId("branches").addEventListener("keydown", moveInBranches);
   byId("characters").addEventListener("dblclick", () => startEditing(looked ?? 0));
   document.addEventListener("keydown", press);
@@ -386,7 +391,8 @@ function setUp() {
 /** Answer keys, wherever the focus is. A key of an input method is not ours. */
 function press(event) {
   if (event.isComposing || event.keyCode === 229 || !isOpen || isLocked()) return;
-  const isField = event.target.matches?.("input, textarea, select");
+  const isField = event.target.matches?.(
+    "textarea, select, input:not([type=checkbox], [type=radio], [type=range])");
   const isCommand = event.ctrlKey || event.metaKey;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   let answer = null;

@@ -5,6 +5,7 @@ const LIKELIEST = 10;
 const SHOWN = 20_000; // characters at the end of a long text that can be read
 const SHIFT = 5_000; // by which the others are left out
 const LONGEST_SCORED = 50_000; // characters that are coloured although they were not drawn here
+const LONG_PASTE = 10_000;
 const SHOW_EVERY = 40; // milliseconds between two looks at what was drawn
 const LOOK_AFTER = 120; // milliseconds at a character until the server is asked
 const MOST_TOLD = 6000; // characters whose likeliest are asked for as they are drawn
@@ -146,6 +147,16 @@ function leaveEditor() {
   if (hadFocus) byId("characters").focus();
 }
 
+/** Paste a long text at once: Chromium's own way takes time with the square of its length. */
+function paste(event) {
+  const pasted = event.clipboardData.getData("text/plain");
+  if (pasted.length < LONG_PASTE) return;
+  event.preventDefault();
+  const editor = byId("editor");
+  editor.setRangeText(pasted, editor.selectionStart, editor.selectionEnd, "end");
+  editor.dispatchEvent(new Event("input"));
+}
+
 /** Return the text as it is seen now, edited or not. */
 function seenText() {
   return isEditing ? byId("editor").value : text.characters.join("");
@@ -197,6 +208,8 @@ function writeHere(ask, { keep, kind, text: first = "", given }) {
   node.tops = Array(given).fill(null);
   tree.go(node);
   refresh();
+  leaveEditor(); // where refresh() has opened it, as there is no text yet
+  enable();
   byId("characters").focus();
   byId("characters").scrollTop = byId("characters").scrollHeight;
   const onShow = () => {
@@ -338,7 +351,11 @@ async function look(place, focus = false) {
   byId("value").textContent = "…";
   let found = tops[place];
   if (!found) {
-    if (!isSendable(characters.slice(0, place).join(""))) return;
+    const half = placeOfHalf(characters.slice(0, place).join(""));
+    if (half >= 0) {
+      byId("value").textContent = halfWords(half);
+      return;
+    }
     await new Promise((resolve) => { lookTimer = setTimeout(resolve, LOOK_AFTER); });
     try {
       const model = modelOf("run");
