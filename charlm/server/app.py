@@ -84,7 +84,8 @@ class Server:
         """Return the page to write with."""
         cards = [] if self.key_required else await self._read(self.models.cards)
         data = {"models": cards, "key_required": self.key_required, "version": __version__}
-        page = render("serve", data, PAGES, more_policy="connect-src 'self'; frame-src 'self'")
+        policy = "connect-src 'self'; frame-src 'self'; img-src data:"  # the icon is in the page
+        page = render("serve", data, PAGES, more_policy=policy)
         return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
 
     async def health(self, request: Request) -> Response:

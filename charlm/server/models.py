@@ -166,7 +166,8 @@ def _facts(head: Checkpoint) -> dict[str, Any]:
         "items": bool(config.items),
         "validation_loss": counters.loss,
         "finished": _is_finished(head),
-        "files": [Path(file).name for file in head.source.files],  # folders are nobody's business
+        # Their folders are nobody's business.
+        "files": [encodable(Path(file).name) for file in head.source.files],
         "characters": head.source.characters,
     }
 
@@ -275,7 +276,16 @@ def has_model(run: Path) -> bool:
 
 def name_of(place: Path) -> str:
     """Return what requests call the run at a place."""
-    return place.resolve().name if place.is_dir() else place.stem
+    return encodable(place.resolve().name if place.is_dir() else place.stem)
+
+
+def encodable(name: str) -> str:
+    """Return the name of a file as UTF-8 can hold it: other bytes of it become U+FFFD.
+
+    >>> encodable("run\\udcff")
+    'run\ufffd'
+    """
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def stamp_of(path: Path) -> FileStamp:
