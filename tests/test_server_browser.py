@@ -501,23 +501,23 @@ def test_lines_of_any_model_are_written_beside_each_other(show, goldens):
 def test_a_training_is_watched(show, serve, workplace, monkeypatch):
     monkeypatch.setattr("charlm.server.models.LOOK_SECONDS", 0)
     folder = workplace / "run"
-    settings = QUICK | {"steps": 9, "eval_every": 3}
-    charlm.train("text.txt", out=folder, **settings, on_progress=lambda p: p.step < 4)
+    settings = QUICK | {"steps": 12, "eval_every": 3}
+    charlm.train("text.txt", out=folder, **settings, on_progress=lambda p: p.step < 7)
     page = show(serve(folder), clock=True)
     state = page.locator("#training-state")
-    expect(state).to_contain_text("In training: step 4 of 9")
+    expect(state).to_contain_text("In training: step 7 of 12")
     expect(state).to_contain_text("left.")
     expect(page.locator("#training-sample")).not_to_be_empty()
     chart = page.locator("#training-chart")
     chart.locator("summary").click()
     table = chart.locator("tbody tr")
-    expect(table).to_have_count(1)
+    expect(table).to_have_count(2)
     sample = page.locator("#training-sample").inner_text()
     lm = charlm.resume(folder)
     page.clock.fast_forward(4000)
-    expect(state).to_contain_text("Finished: 9 steps", timeout=10_000)
+    expect(state).to_contain_text("Finished: 12 steps", timeout=10_000)
     chart.locator("summary").click()
-    expect(table).to_have_count(3)
+    expect(table).to_have_count(4)
     facts = page.locator("#facts")
     loss = charlm.load(folder).checkpoint.counters.loss
     expect(facts).to_contain_text(f"validation loss {loss:.3f}")
