@@ -253,13 +253,23 @@ def test_characters_have_the_colour_of_their_surprise(show, goldens):
     assert page.locator("#characters .hot").count() == 0
 
 
+CONTINUATIONS = r"""() =>
+    Array.from(document.querySelectorAll('.candidate .written'), (box) =>
+        Array.from(box.querySelectorAll('span:not(.context)'), (one) => one.textContent)
+            .join('').replaceAll('↵', '\n'))"""
+
+
+def continuations(page):
+    return page.evaluate(CONTINUATIONS)
+
+
 def test_one_of_three_is_picked(show, goldens):
     page = show(goldens)
     write(page, n=3)
     texts = [expected(index=k) for k in range(3)]
-    boxes = page.locator(".candidate .written")
-    found = [box.text_content().replace("↵", "\n") for box in boxes.all()]
+    found = continuations(page)
     assert found[0] == texts[0]
+    assert page.locator(".candidate .context").first.inner_text() == PROMPT[-24:]
     assert sorted(map(len, found)) == [60, 60, 60]  # beside others a last bit may differ
     assert text_of(page) == PROMPT
     page.locator("#characters").focus()
@@ -283,8 +293,7 @@ def test_two_runs_write_beside_each_other(show, goldens):
     write(page)
     titles = page.locator(".candidate h3").all_inner_texts()
     assert titles == ["1 golden-lstm", "2 golden-gru"]
-    boxes = page.locator(".candidate .written")
-    found = [box.text_content().replace("↵", "\n") for box in boxes.all()]
+    found = continuations(page)
     assert found == [expected(LSTM), expected(GRU)]
     page.locator(".pick").nth(1).click()
     assert text_of(page) == PROMPT + found[1]
