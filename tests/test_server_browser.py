@@ -253,13 +253,23 @@ def test_characters_have_the_colour_of_their_surprise(show, goldens):
     assert page.locator("#characters .hot").count() == 0
 
 
+CONTINUATIONS = r"""() =>
+    Array.from(document.querySelectorAll('.candidate .written'), (box) =>
+        Array.from(box.querySelectorAll('span:not(.context)'), (one) => one.textContent)
+            .join('').replaceAll('↵', '\n'))"""
+
+
+def continuations(page):
+    return page.evaluate(CONTINUATIONS)
+
+
 def test_one_of_three_is_picked(show, goldens):
     page = show(goldens)
     write(page, n=3)
     texts = [expected(index=k) for k in range(3)]
-    boxes = page.locator(".candidate .written")
-    found = [box.text_content().replace("↵", "\n") for box in boxes.all()]
+    found = continuations(page)
     assert found[0] == texts[0]
+    assert page.locator(".candidate .context").first.inner_text() == PROMPT[-24:]
     assert sorted(map(len, found)) == [60, 60, 60]  # beside others a last bit may differ
     assert text_of(page) == PROMPT
     page.locator("#characters").focus()
@@ -283,8 +293,7 @@ def test_two_runs_write_beside_each_other(show, goldens):
     write(page)
     titles = page.locator(".candidate h3").all_inner_texts()
     assert titles == ["1 golden-lstm", "2 golden-gru"]
-    boxes = page.locator(".candidate .written")
-    found = [box.text_content().replace("↵", "\n") for box in boxes.all()]
+    found = continuations(page)
     assert found == [expected(LSTM), expected(GRU)]
     page.locator(".pick").nth(1).click()
     assert text_of(page) == PROMPT + found[1]
@@ -501,23 +510,23 @@ def test_lines_of_any_model_are_written_beside_each_other(show, goldens):
 def test_a_training_is_watched(show, serve, workplace, monkeypatch):
     monkeypatch.setattr("charlm.server.models.LOOK_SECONDS", 0)
     folder = workplace / "run"
-    settings = QUICK | {"steps": 9, "eval_every": 3}
-    charlm.train("text.txt", out=folder, **settings, on_progress=lambda p: p.step < 4)
+    settings = QUICK | {"steps": 12, "eval_every": 3}
+    charlm.train("text.txt", out=folder, **settings, on_progress=lambda p: p.step < 7)
     page = show(serve(folder), clock=True)
     state = page.locator("#training-state")
-    expect(state).to_contain_text("In training: step 4 of 9")
+    expect(state).to_contain_text("In training: step 7 of 12")
     expect(state).to_contain_text("left.")
     expect(page.locator("#training-sample")).not_to_be_empty()
     chart = page.locator("#training-chart")
     chart.locator("summary").click()
     table = chart.locator("tbody tr")
-    expect(table).to_have_count(1)
+    expect(table).to_have_count(2)
     sample = page.locator("#training-sample").inner_text()
     lm = charlm.resume(folder)
     page.clock.fast_forward(4000)
-    expect(state).to_contain_text("Finished: 9 steps", timeout=10_000)
+    expect(state).to_contain_text("Finished: 12 steps", timeout=10_000)
     chart.locator("summary").click()
-    expect(table).to_have_count(3)
+    expect(table).to_have_count(4)
     facts = page.locator("#facts")
     loss = charlm.load(folder).checkpoint.counters.loss
     expect(facts).to_contain_text(f"validation loss {loss:.3f}")

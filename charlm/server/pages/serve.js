@@ -91,7 +91,7 @@ function sayNotice() {
  * amount, if given, tells in words how much there is.
  */
 function run(asks, onShow, onEnd, amount) {
-  const own = { controller: new AbortController(), asks, onShow, onEnd, errors: [] };
+  const own = { controller: new AbortController(), asks, onShow, onEnd, errors: new Map() };
   own.amount = amount ?? (() => characterCount(drawnBy(own)));
   own.began = performance.now();
   job = own;
@@ -106,7 +106,7 @@ function run(asks, onShow, onEnd, amount) {
   };
   const all = asks.map((ask) => client
     .stream("/v1/completions", ask.body, own.controller.signal, (event) => take(ask, event))
-    .catch((error) => own.errors.push([ask.model, error])));
+    .catch((error) => own.errors.set(ask, error)));
   Promise.all(all).then(() => { if (job === own) finish(); });
 }
 
@@ -131,13 +131,15 @@ function finish() {
   const seconds = (performance.now() - own.began) / 1000;
   const { seed } = own.asks[0].about;
   const speed = `${number(drawnBy(own) / seconds)} characters a second`;
-  const isRefused = own.errors.length > 0 && drawnBy(own) === 0;
+  const isRefused = own.errors.size > 0 && drawnBy(own) === 0;
   say(isRefused ? "" : `${own.amount()}, ${speed}, seed ${seed}`);
   announce(`Written: ${own.amount()}`);
   showSeed(seed);
   const several = own.asks.length > 1;
-  showProblem(own.errors.map(([model, { message }]) =>
-    (several ? `${visibleText(model)}: ${message}` : message)).join(" "));
+  showProblem(own.asks.filter((ask) => own.errors.has(ask)).map((ask) => {
+    const { message } = own.errors.get(ask);
+    return several ? `${visibleText(ask.model)}: ${message}` : message;
+  }).join(" "));
   own.onEnd();
   enable();
   showBranches();

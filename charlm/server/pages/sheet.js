@@ -6,6 +6,7 @@ const SHOWN = 20_000; // characters at the end of a long text that can be read
 const SHIFT = 5_000; // by which the others are left out
 const LONGEST_SCORED = 50_000; // characters that are coloured although they were not drawn here
 const LONG_PASTE = 10_000;
+const CONTEXT = 24; // characters before a continuation that are shown with it
 const SHOW_EVERY = 40; // milliseconds between two looks at what was drawn
 const LOOK_AFTER = 120; // milliseconds at a character until the server is asked
 const MOST_TOLD = 6000; // characters whose likeliest are asked for as they are drawn
@@ -277,7 +278,15 @@ function candidateParts(place, ask) {
       element("button", { type: "button", class: "pick", click: () => pick(place) }, "Pick"),
       element("button", { type: "button", click: () => keepCandidate(place) }, "Keep"),
       said));
-  return { box, title, body, said, shown: 0, model: ask.model };
+  const line = body.appendChild(element("div", { dir: "auto" },
+    element("span", { class: "context" }, contextOf(text.characters))));
+  return { box, title, body, line, said, shown: 0, model: ask.model };
+}
+
+/** Return the end of the last line, which shows what a continuation goes on from. */
+function contextOf(characters) {
+  const end = characters.slice(-CONTEXT);
+  return visibleText(end.slice(end.lastIndexOf("\n") + 1).join(""));
 }
 
 function showCandidate({ node, drawn, parts }) {
