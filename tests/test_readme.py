@@ -24,7 +24,7 @@ ELSEWHERE = {
     "pip install -e '.[test]' && pytest",
     "pip install -e '.[dev]'",
     "pip install -e '.[onnx]'",
-    "pip install numpy safetensors tqdm && pip install --no-deps .",
+    "pip install -e '.[serve]' && charlm serve english --open",
     "pytest",
     "ruff check .",
     "ruff format --check .",

@@ -1,6 +1,7 @@
 """The verb ``serve``."""
 
 import logging
+import os
 import webbrowser
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -70,8 +71,9 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Serve until a signal comes."""
-    import os
-
+    # Products of these sizes gain little from a second thread, and lose much where other programs
+    # run: it waits for the first in a loop. Numpy reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     key = arguments.api_key or os.environ.get("CHARLM_API_KEY") or None
     _check(arguments, key)
     try:
