@@ -58,7 +58,7 @@ def build(folder: Path) -> Path:
 def readme_packages() -> list[str]:
     """Return what the README installs for who only generates, beside charlm itself."""
     text = (ROOT / "README.md").read_text("utf-8")
-    (packages,) = re.findall(r"^pip install (.*) && pip install --no-deps \.$", text, re.MULTILINE)
+    (packages,) = re.findall(r"`pip install (.*) && pip install --no-deps \.`", text)
     return str(packages).split()
 
 
