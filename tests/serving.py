@@ -21,9 +21,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextlib.contextmanager
-def serving(*runs, key=None, origins=(), **options):
-    """Serve runs on a free port of 127.0.0.1; yield a client."""
-    listener = listen("127.0.0.1", 0)
+def serving(*runs, key=None, origins=(), port=0, **options):
+    """Serve runs on a port of 127.0.0.1, any free one by default; yield a client."""
+    listener = listen("127.0.0.1", port)
     models = Models(map(str, runs), **options)
     server = Server(models, key_required=key is not None)
     app = make_app(server, hosts=None if key else ["127.0.0.1"], key=key, origins=origins)
