@@ -474,13 +474,12 @@ def test_a_port_that_is_taken_is_one_line(run, client):
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "starlette"])
-def test_without_the_extra_the_command_names_it(run, monkeypatch, package):
-    for name in [name for name in sys.modules if name.startswith(("charlm.server", package))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    status, out, err = run("serve", GOLDEN)
-    one_line(status, out, err, 1)
-    assert f"serve needs the package {package}: pip install 'charlm[serve]'" in err
+def test_without_the_extra_the_command_names_it(package):
+    program = f"import sys\nsys.modules[{package!r}] = None\nfrom charlm.cli import main\n"
+    words = [sys.executable, "-c", f"{program}sys.exit(main(['serve', {str(GOLDEN)!r}]))"]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    one_line(result.returncode, result.stdout, result.stderr, 1)
+    assert f"serve needs the package {package}: pip install 'charlm[serve]'" in result.stderr
 
 
 def test_a_run_that_is_not_there_is_one_line(run):

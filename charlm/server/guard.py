@@ -137,6 +137,9 @@ class Guard:
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
         """Return the whole body; None if the client has gone."""
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # RFC 9112, section 6.1: they may hide a second request, so the connection must end.
+            raise RequestError("the length is told in two ways", headers={"Connection": "close"})
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.longest_body:
             self._refuse_body()
