@@ -29,7 +29,7 @@ FLOORS = [
     {"evaluation": {"numpy", "torch"}, "insight": {"numpy", "torch"}},
     {"training": {"torch", "numpy"}, "export": {"numpy", "onnx"}},
     {"api": {"numpy"}},
-    {"runs": set(), "server": {"starlette", "uvicorn", "anyio", "numpy"}},
+    {"runs": set(), "server": {"starlette", "uvicorn", "anyio", "threadpoolctl", "numpy"}},
     {"cli": {"tqdm", "matplotlib", "shtab"}, "llm_plugin": {"llm", "pydantic"}},
 ]
 LAW = {room: allowed for floor in FLOORS for room, allowed in floor.items()}

@@ -13,7 +13,7 @@ from charlm.errors import ConfigError, PackageError
 if TYPE_CHECKING:
     from charlm.server.models import Models
 
-PACKAGES = ("anyio", "starlette", "uvicorn")  # of the extra, those that we import
+PACKAGES = ("anyio", "starlette", "threadpoolctl", "uvicorn")  # of the extra, those that we import
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -71,9 +71,6 @@ def add_parser(verbs: Subparsers) -> None:
 
 def run(arguments: Namespace) -> int:
     """Serve until a signal comes."""
-    # Products of these sizes gain little from a second thread, and lose much where other programs
-    # run: it waits for the first in a loop. Numpy reads this when it is imported.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     key = arguments.api_key or os.environ.get("CHARLM_API_KEY") or None
     _check(arguments, key)
     try:

@@ -130,12 +130,18 @@ class Batch:
     def __init__(self, engine: Engine, vocabulary: str):
         self.engine = engine
         self.vocabulary = vocabulary
+        self._tokens_alone = list(map(Token, vocabulary))  # without their surprisal
         self.streams: list[Stream] = []
         self._joining: list[Stream] = []
         self._rows: list[Stream] = []  # those that the stepper moves, one a row
         self._stepper = engine.stepper(engine.initial_state(1))
         self._groups: list[list[int]] = []
         self._ids = np.zeros(0, np.intp)  # what each row has drawn and the engine not yet read
+
+    @property
+    def num_rows(self) -> int:
+        """How many texts the engine moved in the last step, those that pad it with them."""
+        return len(self._ids)
 
     def join(self, stream: Stream) -> None:
         """Let a text be drawn from the next step on."""
@@ -148,14 +154,15 @@ class Batch:
             self._arrange()
             for rows in self._groups:
                 self._draw(rows)
-        self.streams = [stream for stream in self.streams if stream.reason is None]
+        if any(stream.reason is not None for stream in self.streams):
+            self.streams = [stream for stream in self.streams if stream.reason is None]
 
     def _arrange(self) -> None:
         """Read what was drawn, and give the rows of those that left to those that join."""
-        staying = [row for row, stream in enumerate(self._rows) if stream.reason is None]
-        if len(staying) == len(self._rows) and not self._joining:
+        if not self._joining and all(stream.reason is None for stream in self._rows):
             self._logits = self._stepper.step(self._ids)
             return
+        staying = [row for row, stream in enumerate(self._rows) if stream.reason is None]
         self.streams = [stream for stream in self.streams if stream.reason is None]
         joining = [stream for stream in self._joining if stream.reason is None]
         self._joining = []
@@ -204,14 +211,14 @@ class Batch:
                     self._draw([row])
             return
         ids = choose(w, np.array([stream.next_number(self.engine) for stream in streams]))
-        self._ids[rows] = ids
+        self._ids[slice(len(rows)) if whole else rows] = ids
         for stream, token in zip(streams, self._tokens(logits, ids, first), strict=True):
             stream.drawn(token)
 
     def _tokens(self, logits: NDArray[Any], ids: NDArray[np.intp], like: Stream) -> list[Token]:
-        characters = [self.vocabulary[i] for i in ids.tolist()]
         if not like.with_surprisal:
-            return list(map(Token, characters))
+            return [self._tokens_alone[i] for i in ids.tolist()]
+        characters = [self.vocabulary[i] for i in ids.tolist()]
         nats = self.engine.surprisal(logits, ids).tolist()
         if not like.top:
             return [Token(*both) for both in zip(characters, nats, strict=True)]

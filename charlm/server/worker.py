@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from charlm.api import LanguageModel
 from charlm.inference.batching import Batch, Stream, Token
+from charlm.server.blas_threads import BlasThreads
 from charlm.server.errors import RequestError
 
 MOST_STREAMS = 64  # that are drawn side by side
@@ -137,11 +138,14 @@ class Worker:
 
     def _run(self) -> None:
         batch = Batch(self.lm.engine, self.lm.tokenizer.vocabulary)
+        threads = BlasThreads()
         sent = 0.0
         while self._admit(batch):
             self.drawn += len(batch.streams)
+            began = time.monotonic()
             batch.step()
             now = time.monotonic()
+            threads.note(batch.num_rows, now - began, now)
             group = max(GROUP_SECONDS, len(self._running) / MOST_EVENTS)
             if now - sent > group or any(self._is_urgent(*one) for one in self._running):
                 sent = now

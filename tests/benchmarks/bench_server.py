@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-LENGTH = 1000
+LENGTH = 3000
 
 
 def start(run, exact):
