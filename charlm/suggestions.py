@@ -72,6 +72,7 @@ VERBS = {
     "completion": "completions complete-shell autocomplete autocompletion tab shell",
     "compress": "zip gzip xz zstd pack encode",
     "decompress": "unzip gunzip unxz unpack uncompress decode extract",
+    "serve": "server web http api webui ui play",
 }
 # The commands of an interactive session of "generate".
 COMMANDS = {
