@@ -504,7 +504,7 @@ def test_serving_imports_no_torch():
 def test_a_load_of_streams_and_bad_requests_leaves_nothing_behind():
     """A short form of ``reliability/serve.py``, which puts it on for ten minutes."""
     program = ROOT / "tests" / "reliability" / "serve.py"
-    words = ["--minutes", "0.05", "--requests", "120", "--streams", "7"]
+    words = ["--minutes", "0.02", "--requests", "90", "--streams", "7"]
     result = subprocess.run(
         [sys.executable, program, GOLDEN, *words],
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
