@@ -345,6 +345,27 @@ def test_a_text_that_takes_too_long_ends_as_it_is(client, monkeypatch):
     assert 0 < len(choice["text"]) < 100_000
 
 
+def test_an_error_of_the_server_itself_is_an_answer_and_not_its_end(client, monkeypatch):
+    from charlm.inference.batching import Batch
+
+    step, left = Batch.step, [3]
+
+    def fails(batch):
+        left[0] -= 1
+        if left[0] == 0:
+            raise MemoryError
+        step(batch)
+
+    monkeypatch.setattr(Batch, "step", fails)
+    status, answer = client.post("/v1/completions", prompt="a", max_tokens=9, n=3)
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert len(client.text(prompt="a", max_tokens=9)) == 9
+    left[0] = 3
+    *_, last = client.events(prompt="a", max_tokens=9)
+    assert last["error"]["message"] == "the server has an error of its own"
+    client.until_idle()
+
+
 def test_a_better_model_is_taken_up_while_the_server_runs(tmp_path, monkeypatch):
     from charlm.server import models
 

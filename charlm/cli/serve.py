@@ -24,7 +24,7 @@ def add_parser(verbs: Subparsers) -> None:
         help="open a page to write with a model, and an HTTP interface",
         description="Serve models on this machine: a page to write with, and an interface that "
         "clients of OpenAI's completions speak. A run that is being trained is served with its "
-        "best model so far. It needs two packages: pip install 'charlm[serve]'. Ctrl-C stops it.",
+        "best model so far. It needs an extra: pip install 'charlm[serve]'. Ctrl-C stops it.",
     )
     parser.add_argument(
         "runs",

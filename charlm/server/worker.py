@@ -137,8 +137,16 @@ class Worker:
             self._wakeup.notify()
 
     def _run(self) -> None:
-        batch = Batch(self.lm.engine, self.lm.tokenizer.vocabulary)
         threads = BlasThreads()
+        while not self._closed or self._running or self._waiting:
+            try:
+                self._draw(threads)
+            except Exception:  # such as too little memory: nobody may wait for ever
+                self._fail()
+
+    def _draw(self, threads: BlasThreads) -> None:
+        """Draw until the end."""
+        batch = Batch(self.lm.engine, self.lm.tokenizer.vocabulary)
         sent = 0.0
         while self._admit(batch):
             self.drawn += len(batch.streams)
@@ -150,6 +158,15 @@ class Worker:
             if now - sent > group or any(self._is_urgent(*one) for one in self._running):
                 sent = now
                 self._send(now)
+
+    def _fail(self) -> None:
+        """Answer all that runs with an error."""
+        error = RequestError("the server has an error of its own", 500)
+        for job, place in self._running:
+            job.leave()
+            _call(job, [Piece(place, "", [], "error", error)])
+        with self._wakeup:
+            self._running = []
 
     def _admit(self, batch: Batch) -> bool:
         """Let streams that wait join; wait for one if there is none; return False at the end."""
