@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import lzma
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from charlm.errors import CorpusError
 from charlm.files import PathLike, check_name, is_regular_file
 
 if TYPE_CHECKING:
+    from charlm.api import LanguageModel
     from charlm.integer.compression import Summary
 
 SUFFIX = ".clm"
@@ -61,10 +63,17 @@ def run(arguments: Namespace) -> int:
                     blocks, target, coder, lm.fingerprint(),
                     name=str(path), on_progress=bar.update,
                 )  # fmt: skip
-    num_parameters = lm.config.num_parameters(lm.tokenizer.vocab_size)
-    _print_sizes(out, summary, num_parameters)
+    _print_sizes(out, summary, model_size(lm))
     _print_comparison(sizes_of_others(path), summary.size)
     return 0
+
+
+def model_size(lm: "LanguageModel") -> int:
+    """Return how many bytes the model takes as a file in whole numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        lm.save(file)
+        return file.stat().st_size
 
 
 def open_input(path: Path) -> IO[bytes]:
@@ -121,7 +130,7 @@ def sizes_of_others(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _print_sizes(out: Path, summary: "Summary", num_parameters: int) -> None:
+def _print_sizes(out: Path, summary: "Summary", model: int) -> None:
     """Say how large the result is, alone and with the model."""
     line = f"{out}: {summary.compressed:,} bytes of {summary.size:,}"
     if summary.characters:
@@ -132,8 +141,9 @@ def _print_sizes(out: Path, summary: "Summary", num_parameters: int) -> None:
             f"the model does not fit {summary.by_lzma} of its {summary.blocks} blocks: they are "
             "compressed with LZMA, the method of xz"
         )
-    total = summary.compressed + num_parameters
-    say(f"with model {total:12,} bytes: whoever opens the file needs the model too")
+    say(
+        f"with model {summary.compressed + model:12,} bytes: whoever opens the file needs the model too"
+    )
 
 
 def _print_comparison(sizes: dict[str, int], original: int) -> None:
