@@ -141,9 +141,8 @@ def _print_sizes(out: Path, summary: "Summary", model: int) -> None:
             f"the model does not fit {summary.by_lzma} of its {summary.blocks} blocks: they are "
             "compressed with LZMA, the method of xz"
         )
-    say(
-        f"with model {summary.compressed + model:12,} bytes: whoever opens the file needs the model too"
-    )
+    total = summary.compressed + model
+    say(f"with model {total:12,} bytes: whoever opens the file needs the model too")
 
 
 def _print_comparison(sizes: dict[str, int], original: int) -> None:
