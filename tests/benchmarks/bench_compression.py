@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import charlm
-from charlm.cli.compress import sizes_of_others
+from charlm.cli.compress import model_size, sizes_of_others
 from charlm.errors import CharlmError
 from charlm.integer.compression import check, compress, decompress, read_blocks
 from charlm.integer.text_coder import TextCoder
@@ -83,7 +83,7 @@ def row_of(run, lm, file):
         "over_score": None if score is None else size / score - 1,
         "within_goal": None if score is None else bool(size <= 1.005 * score + 64),
         **sizes_of_others(file),
-        "with_model": size + lm.config.num_parameters(lm.tokenizer.vocab_size),
+        "with_model": size + model_size(lm),
         "kB_s": len(data) / compressing / 1000,
         "kB_s_back": len(data) / decompressing / 1000,
         "kB_s_xz": len(data) / seconds_xz / 1000,
