@@ -317,24 +317,6 @@ function closeReadout() {
 
 // ---------------------------------------------------------------- buttons and keys
 
-/** Copy a text, and say so on the button. */
-async function copyText(text, button) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // an older browser, or one that allows it only to pages from the network
-    const area = element("textarea", { class: "visually-hidden", readonly: true });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    button.focus();
-  }
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = label; }, 1500);
-}
-
 function fillPage() {
   byId("settings").open = isWide();
   document.title = visibleText(facts.title);

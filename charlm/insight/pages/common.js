@@ -489,3 +489,21 @@ function setUpContents(list) {
     panel.scrollIntoView();
   });
 }
+
+/** Copy a text, and say so on the button. */
+async function copyText(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // an older browser, or a page from a file or over plain HTTP
+    const area = element("textarea", { class: "visually-hidden", readonly: true });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    button.focus();
+  }
+  const label = (button.dataset.label ??= button.textContent);
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = label; }, 1500);
+}

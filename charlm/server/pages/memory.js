@@ -131,21 +131,3 @@ function download(text, name) {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
-
-/** Copy a text, and say so on the button. */
-async function copyText(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // a page that came over plain HTTP from another machine may not
-    const area = element("textarea", { class: "visually-hidden", readonly: true });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    button.focus();
-  }
-  const label = (button.dataset.label ??= button.textContent);
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = label; }, 1500);
-}
