@@ -141,7 +141,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Return the sha256 of all that makes the model what it computes."""
         config = self.model_config
-        what = [config.backbone, config.cell_options, config.residual, config.tie_weights]
+        what = [config.backbone, config.changed_options(), config.residual, config.tie_weights]
         what += ["items"] if config.items else []
         what += ["exact"] if self.exact else []
         what += [self.tokenizer.vocabulary, self.tokenizer.unknown]

@@ -13,7 +13,7 @@ from typing import Any, Self
 from charlm.cells import CELLS, Cell, Parameter
 from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, setting
-from charlm.suggestions import nearest_value
+from charlm.variants import variant
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
@@ -79,6 +79,19 @@ class ModelConfig(Settings):
     def cell(self) -> Cell:
         """The recurrence of every layer."""
         return CELLS[self.backbone].from_dict(self.cell_options)
+
+    def changed_options(self) -> dict[str, Any]:
+        """Return the options of the cell that change what it computes, those at defaults left out.
+
+        So a cell that is given another option later computes what it did. The option
+        ``nonlinearity`` always stands here, as it did before that was so.
+        """
+        return {
+            item.name: self.cell_options[item.name]
+            for item in CELLS[self.backbone].settings()
+            if item.name == "nonlinearity"
+            or (item.compare and self.cell_options[item.name] != item.default)
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -286,7 +299,9 @@ class ComputeConfig(Settings):
 class CompareConfig(Settings):
     """What a comparison of backbones trains, and what it shows of each."""
 
-    backbones: str = setting("", "names of backbones, separated by commas (default: all)")
+    backbones: str = setting(
+        "", "backbones, separated by commas, as in lstm,gru+no-reset-after (default: all)"
+    )
     seeds: int = setting(
         1, "trainings of each backbone, with the seeds 1, 2, ...", minimum=1, maximum=1000
     )
@@ -300,15 +315,12 @@ class CompareConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = self.backbone_names
-        for name in names:
-            if name not in CELLS:
-                known = ", ".join(CELLS)
-                raise ConfigError(
-                    f"{argument('backbones')} must be of {known} (got {name!r})"
-                    f"{nearest_value(name, CELLS)}"
-                )
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        words = self.backbone_names
+        try:
+            found = [variant(word) for word in words]
+        except ConfigError as error:
+            raise ConfigError(f"{argument('backbones')}: {error}") from None
+        twice = [word for n, word in enumerate(words) if found[n] in found[:n]]
         if twice:
             raise ConfigError(f"{argument('backbones')} names {twice[0]} twice: name it once")
 

@@ -59,6 +59,10 @@ class TrainSettings(ComputeSettings, total=False):
 
     backbone: str
     nonlinearity: str
+    recurrent_init: str
+    peepholes: bool
+    coupled_gates: bool
+    reset_after: bool
     embedding_size: int
     hidden_size: int
     num_layers: int

@@ -35,10 +35,15 @@ def setting(
     maximum: float | None = None,
     below: float | None = None,
     choices: Collection[str] | None = None,
+    compare: bool = True,
 ) -> Any:
-    """Declare a field: its default, one line of help, and the bounds that creation checks."""
+    """Declare a field: its default, one line of help, and the bounds that creation checks.
+
+    With ``compare=False`` two configs that differ in it alone are equal.
+    """
     bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+    metadata = {"help": help, "choices": choices, **bounds}
+    return field(default=default, compare=compare, metadata=metadata)
 
 
 def field_type(item: "Field[Any]") -> Any:

@@ -25,16 +25,43 @@ DATA = Path(__file__).parent / "data"
 # Lanes, window, embedding, hidden, layers, vocabulary: no two are equal, so a swapped axis fails.
 B, T, E, H, L, V = 3, 7, 5, 11, 2, 13
 
-BACKBONES = [("rnn", "tanh"), ("rnn", "relu"), ("lstm", "tanh"), ("gru", "tanh")]
+# Options of a backbone by the name that they have in the tests.
+VARIANTS = {
+    "plain": {},
+    "relu": {"nonlinearity": "relu"},
+    "identity": {"nonlinearity": "identity"},
+    "peepholes": {"peepholes": True},
+    "coupled": {"coupled_gates": True},
+    "both": {"peepholes": True, "coupled_gates": True},
+    "before": {"reset_after": False},
+}
+PLAIN = [("rnn", "plain"), ("lstm", "plain"), ("gru", "plain"), ("mingru", "plain")]
+LINEAR = ("mingru", "minlstm")
+BACKBONES = [
+    *PLAIN,
+    ("rnn", "relu"),
+    ("lstm", "peepholes"),
+    ("lstm", "coupled"),
+    ("lstm", "both"),
+    ("gru", "before"),
+    ("minlstm", "plain"),
+]
+# A linear network adds up all that it reads, and its first predictions are as large: it stands
+# under the laws of cells, layers and trainings, not under bounds on its predictions.
+EVERY = [*BACKBONES, ("rnn", "identity")]
 GOLDEN = ["rnn", "lstm", "gru"]  # the backbones of the frozen checkpoints in tests/data
 
 
-def tiny_config(backbone="lstm", nonlinearity="tanh", **changes):
+def is_unbounded(backbone, variant):
+    """Return whether outputs of a backbone may be beyond -1 and 1."""
+    return backbone in LINEAR or variant in ("relu", "identity")
+
+
+def tiny_config(backbone="lstm", variant="plain", **changes):
     from charlm.config import ModelConfig
 
     sizes = {"embedding_size": E, "hidden_size": H, "num_layers": L, "dropout": 0.0, **changes}
-    options = {"nonlinearity": nonlinearity} if backbone == "rnn" else {}
-    return ModelConfig.from_dict({"backbone": backbone} | options | sizes)
+    return ModelConfig.from_dict({"backbone": backbone} | VARIANTS[variant] | sizes)
 
 
 def dataset_of(text, validation_fraction=0.1):

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from conftest import BACKBONES, tiny_config
+from conftest import BACKBONES, is_unbounded, tiny_config
 
 from charlm.api import LanguageModel
 from charlm.cells.base import Cell, Parameter, sigmoid
@@ -18,7 +18,7 @@ from charlm.insight.page import pack
 from charlm.settings import setting
 
 SYMBOLS = "\n abcdefghij'"
-CASES = [*BACKBONES, ("uneven", "tanh")]
+CASES = [*BACKBONES, ("uneven", "plain")]
 # How texts are drawn in Python, and with which settings in the script.
 SETTINGS = [
     {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "seed": 1},
@@ -59,12 +59,12 @@ class Uneven(Cell):
         return 0.9 * h + self.leak * f * (xp.minimum(5 * g, 4.0) - h) + slow[..., :1], slow
 
 
-def model(backbone="lstm", nonlinearity="tanh", *, unknown=False, seed=1, **changes):
+def model(backbone="lstm", variant="plain", *, unknown=False, seed=1, **changes):
     """Return a model with random weights, large enough that its texts are no noise."""
     symbols = SYMBOLS + UNKNOWN if unknown else SYMBOLS
-    config = tiny_config(backbone, nonlinearity, **changes)
+    config = tiny_config(backbone, variant, **changes)
     rng = np.random.default_rng(seed)
-    size = 0.3 if nonlinearity == "relu" else 1.0
+    size = 0.3 if is_unbounded(backbone, variant) else 1.0
     weights = {
         name: (size * rng.normal(size=shape)).astype(np.float32)
         for name, shape in config.parameter_shapes(len(symbols)).items()

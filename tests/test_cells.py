@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, H, tiny_config
+from conftest import EVERY, B, H, tiny_config
 
 from charlm.cells import CELLS
 
 I = 5  # noqa: E741
 
 
-def cell_of(name, nonlinearity):
-    return tiny_config(name, nonlinearity).cell
+def cell_of(name, variant):
+    return tiny_config(name, variant).cell
 
 
 def weights(cell, seed=0):
@@ -25,9 +25,9 @@ def inputs(cell, seed=1):
     return rng.normal(size=(B, I)), tuple(rng.normal(size=(B, *shape)) for shape in shapes)
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_numpy_and_torch_agree(name, nonlinearity):
-    cell = cell_of(name, nonlinearity)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_numpy_and_torch_agree(name, variant):
+    cell = cell_of(name, variant)
     w, (x, state) = weights(cell), inputs(cell)
     by_numpy = cell.step(np, cell.project(x, w), state, w)
     tw = {key: torch.from_numpy(value) for key, value in w.items()}
@@ -38,16 +38,16 @@ def test_numpy_and_torch_agree(name, nonlinearity):
 
 
 @pytest.mark.parametrize(
-    ("name", "nonlinearity", "stock"),
+    ("name", "variant", "stock"),
     [
-        ("rnn", "tanh", torch.nn.RNNCell(I, H)),
+        ("rnn", "plain", torch.nn.RNNCell(I, H)),
         ("rnn", "relu", torch.nn.RNNCell(I, H, nonlinearity="relu")),
-        ("lstm", "tanh", torch.nn.LSTMCell(I, H)),
-        ("gru", "tanh", torch.nn.GRUCell(I, H)),
+        ("lstm", "plain", torch.nn.LSTMCell(I, H)),
+        ("gru", "plain", torch.nn.GRUCell(I, H)),
     ],
 )
-def test_a_step_is_that_of_torchs_own_cell(name, nonlinearity, stock):
-    cell = cell_of(name, nonlinearity)
+def test_a_step_is_that_of_torchs_own_cell(name, variant, stock):
+    cell = cell_of(name, variant)
     stock = stock.double()
     w = {key: value.detach().numpy() for key, value in stock.named_parameters()}
     assert {key: value.shape for key, value in w.items()} == {
@@ -61,9 +61,9 @@ def test_a_step_is_that_of_torchs_own_cell(name, nonlinearity, stock):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_gradients_are_those_of_finite_differences(name, nonlinearity):
-    cell = cell_of(name, nonlinearity)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_gradients_are_those_of_finite_differences(name, variant):
+    cell = cell_of(name, variant)
     w = {key: torch.from_numpy(v).requires_grad_() for key, v in weights(cell).items()}
     x, state = inputs(cell)
     arrays = [torch.from_numpy(a).requires_grad_() for a in (x, *state)]
@@ -87,9 +87,9 @@ def test_gates_saturate_without_overflow():
             assert all(np.isfinite(array).all() for array in result)
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_cells_are_equal_if_they_compute_the_same(name, nonlinearity):
-    cells = [cell_of(*backbone) for backbone in BACKBONES]
-    assert cells.count(cell_of(name, nonlinearity)) == 1
-    assert len(set(cells)) == len(BACKBONES)
-    assert type(cell_of(name, nonlinearity)) is CELLS[name]
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_cells_are_equal_if_they_compute_the_same(name, variant):
+    cells = [cell_of(*backbone) for backbone in EVERY]
+    assert cells.count(cell_of(name, variant)) == 1
+    assert len(set(cells)) == len(EVERY)
+    assert type(cell_of(name, variant)) is CELLS[name]

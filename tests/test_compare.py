@@ -243,7 +243,11 @@ def test_the_verdict_says_what_the_figures_allow():
 
 
 BAD = [
-    (["--backbones", "lstm,gur"], "must be of rnn, lstm, gru (got 'gur'); did you mean 'gru'?"),
+    (["--backbones", "lstm,gur"], "be one of rnn, lstm, gru, mingru, minlstm (got 'gur'); did you"),
+    (["--backbones", "gru+coupled"], "gru has no option 'coupled': it has reset-after, each behin"),
+    (["--backbones", "gru+reset-after=1"], "gru has no option 'reset-after=1': it has reset-after"),
+    (["--backbones", "rnn+nonlinearity=x"], "nonlinearity must be one of tanh, relu, identity (go"),
+    (["--backbones", "gru,gru+no-reset-after,gru"], "names gru twice: name it once"),
     (["--backbones", "gru,gru"], "names gru twice"),
     (["--backbones", "gru,"], "got ''"),
     (["--seeds", "0"], "--seeds must be at least 1"),

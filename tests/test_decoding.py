@@ -77,10 +77,10 @@ def random_engine(config, scale):
     return engine, PromptState(rng.normal(size=V).astype(np.float32), engine.initial_state(1))
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_sample_i_depends_on_the_seed_and_on_i_alone(name, nonlinearity):
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_sample_i_depends_on_the_seed_and_on_i_alone(name, variant):
     """Blocks have fixed places and sizes, so sample i is drawn by the same products."""
-    engine, begin = random_engine(tiny_config(name, nonlinearity), 0.4)
+    engine, begin = random_engine(tiny_config(name, variant), 0.4)
 
     def texts(count, seed):
         found = []

@@ -11,9 +11,9 @@ from charlm.evaluation.loss import evaluate
 from charlm.model.language_model import CharLM
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_without_learning_it_is_the_static_figure(name, nonlinearity):
-    model = CharLM(tiny_config(name, nonlinearity, dropout=0.5), V, seed=1)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_without_learning_it_is_the_static_figure(name, variant):
+    model = CharLM(tiny_config(name, variant, dropout=0.5), V, seed=1)
     ids = random_ids(1, 301)
     static = evaluate(model, ids)
     for seq_length in (1, 32, 1000):

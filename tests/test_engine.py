@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, DATA, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
+from conftest import DATA, EVERY, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
 
 from charlm import checkpoint as checkpoints
 from charlm.data.text_files import read_text
@@ -38,11 +38,11 @@ def assert_states_close(ours, theirs, atol=1e-5):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("changes", SIZES)
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_steps_and_windows_agree_with_the_reference_from_any_state(
-    name, nonlinearity, changes, implementation
+    name, variant, changes, implementation
 ):
-    config = tiny_config(name, nonlinearity, **changes)
+    config = tiny_config(name, variant, **changes)
     model = CharLM(config, V, implementation="reference", seed=4)
     engine = Engine(model.config, model.weights(), implementation=implementation)
     state = random_state(engine)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BACKBONES, DATA, B, E, H, V, one_line, random_ids
+from conftest import BACKBONES, DATA, VARIANTS, B, E, H, V, one_line, random_ids
 from test_trace import Everything
 
 from charlm import checkpoint as checkpoints
@@ -65,11 +65,10 @@ def cells(monkeypatch):
     monkeypatch.setitem(CELLS, "everything", Everything)
 
 
-def model_of(backbone, nonlinearity="tanh", *, unknown=False, **changes):
+def model_of(backbone, variant="plain", *, unknown=False, **changes):
     """Return a checkpoint with a model of some sizes."""
     sizes = {"embedding_size": E, "hidden_size": H, "num_layers": 2, "dropout": 0.0, **changes}
-    options = {"nonlinearity": nonlinearity} if backbone == "rnn" else {}
-    config = ModelConfig.from_dict({"backbone": backbone} | options | sizes)
+    config = ModelConfig.from_dict({"backbone": backbone} | VARIANTS[variant] | sizes)
     weights = CharLM(config, V, seed=4).weights()
     rng = np.random.default_rng(7)
     for name, array in weights.items():  # biases that are not 0
@@ -114,7 +113,7 @@ def largest_difference(session, engine, ids):
 
 
 CASES = [
-    *[((name, nonlinearity), {}) for name, nonlinearity in BACKBONES],
+    *[((name, variant), {}) for name, variant in BACKBONES],
     (("rnn", "relu"), {"residual": False, "num_layers": 3}),
     (("lstm",), {"tie_weights": True, "embedding_size": H, "num_layers": 1}),
     (("gru",), {"items": True}),

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_the_model_is_the_same_on_both(name, nonlinearity):
-    model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_the_model_is_the_same_on_both(name, variant):
+    model = CharLM(tiny_config(name, variant), V, seed=1)
     ids = torch.from_numpy(random_ids(1, B, T))
     results = []
     for device in ("cpu", "cuda"):

@@ -37,7 +37,7 @@ def test_an_inspection_has_every_panel(backbone):
         for gate in figures["gates"]["gates"]:
             assert len(gate["shut"]) == H
             assert all(0 <= a + b <= 1 for a, b in zip(gate["shut"], gate["open"], strict=True))
-    assert "tanh" in figures["model"]["equations"]
+    assert "h' =" in figures["model"]["equations"]
     assert len(figures["matching"]["codes"]) == len(TEXT)
 
 

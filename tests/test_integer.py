@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BACKBONES, DATA, ROOT, tiny_config
+from conftest import BACKBONES, DATA, EVERY, ROOT, is_unbounded, tiny_config
 
 from charlm import quantization
 from charlm.api import LanguageModel, load
@@ -35,15 +35,15 @@ TEXT = "\n abcdefgh"
 V = len(TEXT)
 
 
-def weights_of(backbone, nonlinearity="tanh", *, scale=3.0, **changes):
-    config = tiny_config(backbone, nonlinearity, **changes)
-    scale = 1.0 if nonlinearity == "relu" else scale
+def weights_of(backbone, variant="plain", *, scale=3.0, **changes):
+    config = tiny_config(backbone, variant, **changes)
+    scale = 1.0 if is_unbounded(backbone, variant) else scale
     weights = CharLM(config, V, seed=5).weights()
     return config, {name: w * np.float32(scale) for name, w in weights.items()}
 
 
-def lm_of(backbone, nonlinearity="tanh", **changes):
-    config, weights = weights_of(backbone, nonlinearity, **changes)
+def lm_of(backbone, variant="plain", **changes):
+    config, weights = weights_of(backbone, variant, **changes)
     tokenizer = CharTokenizer(TEXT)
     return LanguageModel(Checkpoint(model_config=config, tokenizer=tokenizer, weights=weights))
 
@@ -122,11 +122,11 @@ def test_a_product_is_exact(bits):
             assert Fraction(float(row[column])) == exact
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
 @pytest.mark.parametrize("residual", [True, False])
-def test_kernels_give_the_bits_of_the_equations(name, nonlinearity, residual):
+def test_kernels_give_the_bits_of_the_equations(name, variant, residual):
     """Step by step and window by window, from a state that is not zero, whatever is beside it."""
-    config, weights = weights_of(name, nonlinearity, num_layers=3, residual=residual)
+    config, weights = weights_of(name, variant, num_layers=3, residual=residual)
     ids = ids_of(60, 4)
     fast = ExactEngine(config, weights)
     slow = ExactEngine(config, weights, implementation="reference")
@@ -147,9 +147,9 @@ def test_kernels_give_the_bits_of_the_equations(name, nonlinearity, residual):
         np.testing.assert_array_equal(mine, other)
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_it_predicts_as_the_network_in_float32_does(name, nonlinearity):
-    config, weights = weights_of(name, nonlinearity, scale=1.5)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_it_predicts_as_the_network_in_float32_does(name, variant):
+    config, weights = weights_of(name, variant, scale=1.5)
     ids = ids_of(400, 3)
     exact, engine = ExactEngine(config, weights), Engine(config, weights)
     a, b = (e.stepper(e.initial_state(3)) for e in (exact, engine))

@@ -130,17 +130,17 @@ def test_every_epoch_reads_every_item_once_from_its_beginning(batch_size, seq_le
     assert stream.epoch(stream.windows_per_epoch) == 1
 
 
-def model_of_items(name="lstm", nonlinearity="tanh", text=None, **changes):
+def model_of_items(name="lstm", variant="plain", text=None, **changes):
     text = text or "\n".join(names(300)) + "\n"
     tokenizer = CharTokenizer.from_text(text)
-    config = tiny_config(name, nonlinearity, items=True, **changes)
+    config = tiny_config(name, variant, items=True, **changes)
     return CharLM(config, tokenizer.vocab_size, seed=2), tokenizer, text
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_scoring_evaluating_and_generating_begin_every_item_afresh(name, nonlinearity):
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_scoring_evaluating_and_generating_begin_every_item_afresh(name, variant):
     """A text of items is scored as each item alone, by both engines, in any order."""
-    model, tokenizer, text = model_of_items(name, nonlinearity)
+    model, tokenizer, text = model_of_items(name, variant)
     lm = LanguageModel(
         Checkpoint(model_config=model.config, tokenizer=tokenizer, weights=model.weights())
     )

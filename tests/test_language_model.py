@@ -10,15 +10,15 @@ from charlm.model import language_model, layers
 from charlm.model.language_model import CharLM
 
 
-def model_of(name="lstm", nonlinearity="tanh", seed=1, **changes):
-    return CharLM(tiny_config(name, nonlinearity, **changes), V, seed=seed)
+def model_of(name="lstm", variant="plain", seed=1, **changes):
+    return CharLM(tiny_config(name, variant, **changes), V, seed=seed)
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_parameters_are_those_that_the_config_lists(name, nonlinearity, tied):
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_parameters_are_those_that_the_config_lists(name, variant, tied):
     changes = {"tie_weights": True, "embedding_size": H} if tied else {}
-    model = model_of(name, nonlinearity, **changes)
+    model = model_of(name, variant, **changes)
     shapes = model.config.parameter_shapes(V)
     assert {key: tuple(p.shape) for key, p in model.named_parameters()} == shapes
     assert {key: a.shape for key, a in model.weights().items()} == shapes
@@ -35,9 +35,9 @@ def test_tied_weights_stay_tied_through_save_and_load():
     assert torch.equal(one(ids, state)[0], other(ids, state)[0])
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_the_untrained_loss_is_that_of_a_guess(name, nonlinearity):
-    model = CharLM(tiny_config(name, nonlinearity, hidden_size=64), V, seed=1)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_the_untrained_loss_is_that_of_a_guess(name, variant):
+    model = CharLM(tiny_config(name, variant, hidden_size=64), V, seed=1)
     ids = torch.from_numpy(random_ids(0, B, 200))
     logits, _ = model(ids, model.initial_state(B))
     targets = torch.from_numpy(random_ids(1, B, 200))

@@ -24,9 +24,9 @@ def scored_one_by_one(model, ids):
     return F.cross_entropy(logits[0].double(), whole[0, 1:]).item()
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_one_chunk_is_the_plain_sum(name, nonlinearity):
-    model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_one_chunk_is_the_plain_sum(name, variant):
+    model = CharLM(tiny_config(name, variant), V, seed=1)
     ids = random_ids(1, 300)
     result = evaluate(model, ids, seq_length=37)
     assert result.characters == 299

@@ -89,7 +89,7 @@ def test_a_run_can_be_read_while_it_is_trained(workplace):
 
     def read():
         while not stop.is_set():
-            texts.append(load("run").generate(length=5, seed=1))
+            texts.append(load("run").generate(length=40, seed=1))
 
     reader = threading.Thread(target=read)
     reader.start()

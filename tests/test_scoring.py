@@ -11,9 +11,9 @@ from charlm.inference.engine import Engine
 from charlm.model.language_model import CharLM
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_the_surprisal_is_that_of_the_torch_model(name, nonlinearity):
-    model = CharLM(tiny_config(name, nonlinearity), V, seed=1)
+@pytest.mark.parametrize(("name", "variant"), BACKBONES)
+def test_the_surprisal_is_that_of_the_torch_model(name, variant):
+    model = CharLM(tiny_config(name, variant), V, seed=1)
     engine = Engine(model.config, model.weights())
     ids = random_ids(1, 301)
     begin = scoring.read(engine, ids[:1])

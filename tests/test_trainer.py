@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, B, T, dataset_of, tiny_config, words
+from conftest import EVERY, B, T, dataset_of, tiny_config, words
 
 from charlm.api import LanguageModel
 from charlm.cli.progress import decay_line
@@ -17,16 +17,14 @@ from charlm.training.trainer import Trainer
 DATASET = dataset_of(words(600))
 
 
-def trainer_of(
-    name="lstm", nonlinearity="tanh", *, dataset=DATASET, precision="float32", **settings
-):
+def trainer_of(name="lstm", variant="plain", *, dataset=DATASET, precision="float32", **settings):
     model_settings = {"dropout": settings.pop("dropout", 0.3)}
     for key in ("hidden_size", "embedding_size"):
         if key in settings:
             model_settings[key] = settings.pop(key)
     config = TrainConfig(**{"batch_size": B, "seq_length": T, "steps": 12, **settings})
     model = CharLM(
-        tiny_config(name, nonlinearity, **model_settings), dataset.tokenizer.vocab_size, seed=1
+        tiny_config(name, variant, **model_settings), dataset.tokenizer.vocab_size, seed=1
     )
     return Trainer(model, dataset, config, precision=precision)
 
@@ -50,16 +48,16 @@ def assert_same_weights(one, other):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_resume_is_bit_exact(name, nonlinearity, optimizer, precision):
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_resume_is_bit_exact(name, variant, optimizer, precision):
     probe(name, precision)
     settings = {"optimizer": optimizer, "precision": precision, "eval_every": 4, "dropout": 0.3}
-    straight = trainer_of(name, nonlinearity, **settings)
+    straight = trainer_of(name, variant, **settings)
     reported = run_for(straight, 12)
-    first = trainer_of(name, nonlinearity, **settings)
+    first = trainer_of(name, variant, **settings)
     before = run_for(first, 7)
     torch.manual_seed(99)  # whatever else draws random numbers in between
-    second = trainer_of(name, nonlinearity, **settings)
+    second = trainer_of(name, variant, **settings)
     second.restore(first.checkpoint())
     assert before + run_for(second, 12) == reported
     assert_same_weights(straight, second)
@@ -175,10 +173,10 @@ def test_weight_decay_acts_on_matrices_only(optimizer):
     assert decay == {p: 0.7 if p.ndim > 1 else 0.0 for p in trainer.model.parameters()}
 
 
-@pytest.mark.parametrize(("name", "nonlinearity"), BACKBONES)
-def test_a_regular_text_is_learned_within_seconds(name, nonlinearity):
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_a_regular_text_is_learned_within_seconds(name, variant):
     trainer = trainer_of(
-        name, nonlinearity, dataset=dataset_of("abc" * 400), dropout=0.0, steps=100,
+        name, variant, dataset=dataset_of("abc" * 400), dropout=0.0, steps=100,
         learning_rate=0.02, eval_every=100,
     )  # fmt: skip
     run_for(trainer, 100)

@@ -19,7 +19,7 @@ work of a step is split in two, so that a caller can do the first half for a who
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from charlm.errors import ConfigError
 from charlm.settings import Settings
@@ -29,7 +29,7 @@ Weights = Mapping[str, Array]
 State = tuple[Array, ...]
 Shape = tuple[int, ...]
 
-DISTRIBUTIONS = ("xavier_uniform", "orthogonal")
+DISTRIBUTIONS = ("xavier_uniform", "orthogonal", "identity")
 # How a block of a parameter starts: one of these, a constant, or a function that is given the array
 # library and uniform numbers from [0, 1) in the shape of the block.
 Init = str | float | Callable[[Any, Array], Array]
@@ -98,18 +98,40 @@ class Cell(Settings):
             state: arrays (B, ...) in the order of ``state_shapes``.
             w: the parameters by name.
         """
-        return self.update(xp, self.activations(xp, projected, state, w), state)
+        return self.update(xp, self.activations(xp, projected, state, w), state, w)
 
-    # Which of the activations are gates: (B, H), between 0 (shut) and 1 (open).
-    gate_names: ClassVar[tuple[str, ...]] = ()
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        """Which of the activations are gates: (B, H), between 0 (shut) and 1 (open)."""
+        return ()
 
     def activations(self, xp: Any, projected: Array, state: State, w: Weights) -> dict[str, Array]:
         """Return by name what a step computes from its input and the state; see :meth:`step`."""
         raise NotImplementedError  # pragma: no cover
 
-    def update(self, xp: Any, a: Mapping[str, Array], state: State) -> State:
+    def update(self, xp: Any, a: Mapping[str, Array], state: State, w: Weights) -> State:
         """Return the next state from the activations; see :meth:`step`."""
         raise NotImplementedError  # pragma: no cover
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearCell(Cell):
+    """A cell whose state moves unit by unit, by factors that do not depend on the state.
+
+        h' = decay * h + increment        all (B, H), * is elementwise
+
+    So all of a window but these sums can be computed at once. Such a cell defines ``activations``,
+    which are given no state, and ``terms``.
+    """
+
+    def terms(self, xp: Any, a: Mapping[str, Array], w: Weights) -> tuple[Array, Array]:
+        """Return decay and increment (..., H), of one character or a whole window."""
+        raise NotImplementedError  # pragma: no cover
+
+    def update(self, xp: Any, a: Mapping[str, Array], state: State, w: Weights) -> State:
+        """See the class."""
+        decay, increment = self.terms(xp, a, w)
+        return (decay * state[0] + increment,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +144,15 @@ class GatedCell(Cell):
     propose, recurrent matrices orthogonal (Saxe et al. 2013, arXiv:1312.6120), gate by gate.
     """
 
-    gates: ClassVar[tuple[str, ...]]  # in the order in which the weights stack them
-    initial_bias: ClassVar[Mapping[str, float]] = {}  # by gate, where it is not 0
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates in the order in which the weights stack them."""
+        raise NotImplementedError  # pragma: no cover
+
+    @property
+    def initial_bias(self) -> Mapping[str, float]:
+        """The initial bias by gate, where it is not 0."""
+        return {}
 
     def parameters(self, input_size: int, hidden_size: int) -> dict[str, Parameter]:
         """See :class:`Cell`."""

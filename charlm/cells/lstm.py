@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from charlm.cells.base import Array, GatedCell, Shape, State, Weights, sigmoid, split
+from charlm.cells.base import Array, GatedCell, Parameter, Shape, State, Weights, sigmoid, split
+from charlm.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,17 +19,47 @@ class LSTM(GatedCell):
         c' = f * c + i * g
         h' = o * tanh(c')
 
-    x (B, I); all others (B, H); * is elementwise; gates stacked i, f, g, o. The bias of the forget
-    gate starts at 1: Gers et al. (2000), Jozefowicz et al. (2015).
+    With ``peepholes`` the gates see the cell: p_i * c, p_f * c and p_o * c' are added inside the
+    three sigmoids. With ``coupled_gates`` there is no input gate but i = 1 - f.
 
-    Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9(8),
-    without peepholes; the forget gate of Gers, Schmidhuber and Cummins (2000), Learning to forget,
-    Neural Computation 12(10).
+    x (B, I); all others (B, H); * is elementwise; gates stacked i, f, g, o, or f, g, o, and p
+    stacked alike. The bias of the forget gate starts at 1: Gers et al. (2000), Jozefowicz et al.
+    (2015); of coupled gates it starts at 0, so that half of the cell is kept and half is new.
+    Peepholes start at 0.
+
+    Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9(8); the
+    forget gate of Gers, Schmidhuber and Cummins (2000), Learning to forget, Neural Computation
+    12(10); peepholes of Gers, Schraudolph and Schmidhuber (2002), Learning precise timing with LSTM
+    recurrent networks, JMLR 3; the coupled gates of Greff et al. (2017), LSTM: a search space
+    odyssey, arXiv:1503.04069.
     """
 
-    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
-    gate_names: ClassVar[tuple[str, ...]] = ("i", "f", "o")
-    initial_bias: ClassVar[Mapping[str, float]] = {"f": 1.0}
+    peepholes: bool = setting(False, "let the gates see the state of the cell")
+    coupled_gates: bool = setting(
+        False, "let the input gate be 1 - the forget gate: a quarter fewer weights"
+    )
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """See :class:`GatedCell`."""
+        return ("f", "g", "o") if self.coupled_gates else ("i", "f", "g", "o")
+
+    @property
+    def initial_bias(self) -> Mapping[str, float]:
+        """See :class:`GatedCell`."""
+        return {} if self.coupled_gates else {"f": 1.0}
+
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        """See :class:`charlm.cells.base.Cell`."""
+        return tuple(name for name in self.gates if name != "g")
+
+    def parameters(self, input_size: int, hidden_size: int) -> dict[str, Parameter]:
+        """See :class:`charlm.cells.base.Cell`."""
+        found = super().parameters(input_size, hidden_size)
+        if self.peepholes:
+            found["peephole"] = Parameter((len(self.gate_names) * hidden_size,))
+        return found
 
     def state_shapes(self, hidden_size: int) -> dict[str, Shape]:
         """See :class:`charlm.cells.base.Cell`."""
@@ -36,10 +67,24 @@ class LSTM(GatedCell):
 
     def activations(self, xp: Any, projected: Array, state: State, w: Weights) -> dict[str, Array]:
         """See the class."""
-        i, f, g, o = split(projected + state[0] @ w["weight_hh"].T + w["bias_hh"], 4)
-        return {"i": sigmoid(xp, i), "f": sigmoid(xp, f), "g": xp.tanh(g), "o": sigmoid(xp, o)}
+        h, c = state
+        inside = split(projected + h @ w["weight_hh"].T + w["bias_hh"], len(self.gates))
+        a = dict(zip(self.gates, inside, strict=True))
+        if self.peepholes:
+            *others, last = split(w["peephole"], len(self.gate_names))
+            for name, p in zip(self.gate_names, others, strict=False):
+                a[name] = a[name] + p * c
+        a = {name: xp.tanh(x) if name == "g" else sigmoid(xp, x) for name, x in a.items()}
+        if self.peepholes:
+            a["o"] = sigmoid(xp, inside[-1] + last * self._cell(a, c))
+        return a
 
-    def update(self, xp: Any, a: Mapping[str, Array], state: State) -> State:
+    def update(self, xp: Any, a: Mapping[str, Array], state: State, w: Weights) -> State:
         """See the class."""
-        c = a["f"] * state[1] + a["i"] * a["g"]
+        c = self._cell(a, state[1])
         return a["o"] * xp.tanh(c), c
+
+    def _cell(self, a: Mapping[str, Array], c: Array) -> Array:
+        """Return c' for the gates and c."""
+        i = 1 - a["f"] if self.coupled_gates else a["i"]
+        return a["f"] * c + i * a["g"]

@@ -1,9 +1,9 @@
 """The simple recurrent network."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
-from charlm.cells.base import Array, GatedCell, State, Weights
+from charlm.cells.base import Array, GatedCell, Parameter, State, Weights
 from charlm.settings import setting
 
 
@@ -11,19 +11,42 @@ from charlm.settings import setting
 class RNN(GatedCell):
     """The simple recurrent network.
 
-        h' = tanh(W_ih x + b_ih + W_hh h + b_hh)
+        h' = f(W_ih x + b_ih + W_hh h + b_hh)
 
-    x (B, I), h and h' (B, H). With ``nonlinearity="relu"`` max(0, .) stands in place of tanh.
+    x (B, I), h and h' (B, H). f is tanh, max(0, .) with ``nonlinearity="relu"``, or nothing with
+    ``"identity"``: then the network is linear but for its head. W_hh starts orthogonal, or as the
+    identity: with relu that is the IRNN, which copies its state as long as nothing else is learned.
 
-    Source: Elman (1990), Finding structure in time, Cognitive Science 14(2).
+    Source: Elman (1990), Finding structure in time, Cognitive Science 14(2); the IRNN of Le et al.
+    (2015), A simple way to initialize recurrent networks of rectified linear units,
+    arXiv:1504.00941.
     """
 
-    nonlinearity: str = setting("tanh", "activation of the recurrence", choices=("tanh", "relu"))
+    nonlinearity: str = setting(
+        "tanh", "activation of the recurrence", choices=("tanh", "relu", "identity")
+    )
+    recurrent_init: str = setting(
+        "orthogonal",
+        "how the recurrent matrix starts",
+        choices=("orthogonal", "identity"),
+        compare=False,
+    )
 
-    gates: ClassVar[tuple[str, ...]] = ("h",)
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """See :class:`GatedCell`."""
+        return ("h",)
+
+    def parameters(self, input_size: int, hidden_size: int) -> dict[str, Parameter]:
+        """See :class:`charlm.cells.base.Cell`."""
+        found = super().parameters(input_size, hidden_size)
+        weight = found["weight_hh"]
+        return found | {"weight_hh": replace(weight, init=(self.recurrent_init,))}
 
     def step(self, xp: Any, projected: Array, state: State, w: Weights) -> State:
         """See the class."""
         (h,) = state
         a = projected + h @ w["weight_hh"].T + w["bias_hh"]
-        return (xp.tanh(a) if self.nonlinearity == "tanh" else a.clip(min=0),)
+        if self.nonlinearity == "tanh":
+            return (xp.tanh(a),)
+        return (a.clip(min=0) if self.nonlinearity == "relu" else a,)

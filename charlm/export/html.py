@@ -24,6 +24,7 @@ from charlm.files import check_name, write_atomically
 from charlm.insight.page import is_page, render
 from charlm.integer.engine import ExactEngine
 from charlm.quantization import BIAS_BITS, whole
+from charlm.tensor_file import Floats
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -98,31 +99,29 @@ def script_model(model: Checkpoint) -> tuple[dict[str, Any], bytes]:
     """
     data = bytearray()
 
-    def described(name: str) -> Any:
-        array = weights[name]
+    def described(array: Floats) -> Any:
         if array.ndim == 1:
             return np.rint(array * np.float32(2**BIAS_BITS)).astype(np.int64).tolist()
         start = len(data)
         data.extend(b"".join(part.tobytes() for part in whole(array)))
         return {"rows": array.shape[0], "columns": array.shape[1], "start": start}
 
+    def of_layer(layer: int) -> dict[str, Any]:
+        prefix = f"backbone.layers.{layer}."
+        found = {name: weights[prefix + name] for name in config.layer_parameters(layer)}
+        vectors = {name: array for name, array in found.items() if array.ndim == 1}
+        program = programs[min(layer, len(programs) - 1)]
+        parts = {  # a cell may multiply with some rows of a matrix
+            f"{op.inputs[1]}:{op.start}": found[str(op.inputs[1])][op.start : op.start + op.width]
+            for op in (*program.project, *program.step)
+            if op.name == "matmul"
+        }
+        return {name: described(array) for name, array in (vectors | parts).items()}
+
     config, tokenizer, weights = model.model_config, model.tokenizer, model.weights
     engine = ExactEngine(config, weights)
     sizes = [config.embedding_size, config.hidden_size][: config.num_layers]
     programs = [trace(config.cell, size, config.hidden_size) for size in sizes]
-    for op in (op for program in programs for op in (*program.project, *program.step)):
-        if op.name == "matmul" and op.width != len(weights[f"backbone.layers.0.{op.inputs[1]}"]):
-            raise ConfigError(
-                f"the cell {config.backbone} multiplies with some rows of {op.inputs[1]}: in whole "
-                "numbers it may use a matrix as x @ w.T only"
-            )
-    layers = [
-        {
-            name: described(f"backbone.layers.{layer}.{name}")
-            for name in config.layer_parameters(layer)
-        }
-        for layer in range(config.num_layers)
-    ]
     description = {
         "vocabulary": code_points(tokenizer.vocabulary),
         "unknown": tokenizer.unknown_id,
@@ -134,10 +133,10 @@ def script_model(model: Checkpoint) -> tuple[dict[str, Any], bytes]:
         "stateSizes": [shape[0] for shape in config.cell.state_shapes(config.hidden_size).values()],
         "bits": engine.bits,
         "bounded": engine.kernel.bounded,
-        "embedding": described("embedding.weight"),
-        "head": None if config.tie_weights else described("head.weight"),
-        "headBias": described("head.bias"),
-        "layers": layers,
+        "embedding": described(weights["embedding.weight"]),
+        "head": None if config.tie_weights else described(weights["head.weight"]),
+        "headBias": described(weights["head.bias"]),
+        "layers": [of_layer(layer) for layer in range(config.num_layers)],
         "programs": [json.dumps(program.to_json()) for program in programs],
     }
     return description, bytes(data)

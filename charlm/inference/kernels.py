@@ -195,7 +195,7 @@ class LSTMKernel(SummedKernel):
         super().__init__(cell, w, state)
         size = state[0].shape[1]
         self.sigmoids = self.a[:, : 3 * size]
-        self.i, self.f, self.o, self.g = (self.a[:, k * size : (k + 1) * size] for k in range(4))
+        self.i, self.f, self.o, self.g = split(self.a, 4)
 
     def activate(self) -> None:
         """See :class:`SummedKernel`."""
@@ -205,6 +205,29 @@ class LSTMKernel(SummedKernel):
         c *= self.f
         self.i *= self.g
         c += self.i
+        np.tanh(c, out=self.g)
+        np.multiply(self.o, self.g, out=h)
+
+
+class CoupledLSTMKernel(SummedKernel):
+    """See ``cells.LSTM``, with coupled gates."""
+
+    order, halved = (0, 2, 1), 2  # f, o, g
+
+    def __init__(self, cell: Cell, w: Tensors, state: State):
+        super().__init__(cell, w, state)
+        size = state[0].shape[1]
+        self.sigmoids = self.a[:, : 2 * size]
+        self.f, self.o, self.g = split(self.a, 3)
+
+    def activate(self) -> None:
+        """See :class:`SummedKernel`."""
+        h, c = self.state
+        np.tanh(self.a, out=self.a)
+        sigmoids(self.sigmoids)
+        c -= self.g  # c' = g + f (c - g)
+        c *= self.f
+        c += self.g
         np.tanh(c, out=self.g)
         np.multiply(self.o, self.g, out=h)
 
@@ -320,5 +343,6 @@ KERNELS: dict[Cell, type[Kernel]] = {
     RNN(): RNNKernel,
     RNN(nonlinearity="relu"): RNNKernel,
     LSTM(): LSTMKernel,
+    LSTM(coupled_gates=True): CoupledLSTMKernel,
     GRU(): GRUKernel,
 }

@@ -331,7 +331,7 @@ class _ClampedStep:
             for unit, value, rows in clamps:
                 if unit.array in a:
                     a[unit.array][rows, unit.index] = value
-            state = cell.update(np, a, state)
+            state = cell.update(np, a, state, w)
         else:
             state = cell.step(np, projected, state, w)
         for array, values in zip(self.reading.states, state, strict=True):

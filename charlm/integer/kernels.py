@@ -43,6 +43,7 @@ class Matrix:
         self.values = values
         self.bits = bits
         self.T = _Product(self)
+        self.parts: dict[tuple[int, int, int], Matrix] = {}
         if bits is not None:
             self.scaled = values.T * np.float32(2.0**-bits)  # for what is in units of 2 ** -bits
             units = np.ldexp(1.0, -exponents(values).astype(np.int32))
@@ -50,7 +51,10 @@ class Matrix:
             self.most = np.float32(EXACT_SUM / max(1.0, sums.max()) * 2.0**-bits)
 
     def __getitem__(self, rows: slice) -> "Matrix":
-        return Matrix(self.values[rows], self.bits)
+        key = rows.indices(len(self.values))
+        if key not in self.parts:
+            self.parts[key] = Matrix(self.values[rows], self.bits)
+        return self.parts[key]
 
     def __getattr__(self, name: str) -> Any:
         raise ConfigError(f"in whole numbers a cell may use a matrix as x @ w.T only, not {name}")
@@ -211,16 +215,17 @@ class RNNKernel(SummedKernel):
 class LSTMKernel(SummedKernel):
     """See ``cells.LSTM``."""
 
-    order, halved = (0, 1, 3, 2), 3  # i, f, o, g
+    order: ClassVar[tuple[int, ...]] = (0, 1, 3, 2)  # i, f, o, g
+    halved = 3
 
     def __init__(self, cell: Cell, w: Any, state: State, bits: int):
         super().__init__(cell, w, state, bits)
         self.c = np.clip(state[1], -LARGEST_SUM, LARGEST_SUM) * np.float32(STEPS)
         lanes, size = self.h.shape
-        self.gates = np.empty((lanes, 3 * size), np.float32)
-        self.i, self.f, self.o = split(self.gates, 3)
+        self.gates = np.empty((lanes, self.halved * size), np.float32)
+        *_, self.f, self.o = split(self.gates, self.halved)
         self.g = np.empty((lanes, size), np.float32)
-        self.at_gates, self.at_g = self.places[:, : 3 * size], self.places[:, 3 * size :]
+        self.at_gates, self.at_g = self.places[:, :-size], self.places[:, -size:]
         self.at_c: NDArray[np.intp] = np.empty((lanes, size), np.intp)
 
     def others(self) -> State:
@@ -232,6 +237,10 @@ class LSTMKernel(SummedKernel):
         super().reset(rows)
         self.c[rows] = 0
 
+    def input_gate(self) -> Floats:
+        """Return i (B, H)."""
+        return self.gates[:, : self.g.shape[1]]
+
     def activate(self) -> None:
         """See :class:`SummedKernel`."""
         np.copyto(self.places, self.a, casting="unsafe")
@@ -239,13 +248,24 @@ class LSTMKernel(SummedKernel):
         TANH_STEPS.take(self.at_g, mode="clip", out=self.g)
         c = self.c
         c *= self.f
-        self.i *= self.g
-        c += self.i
+        self.g *= self.input_gate()
+        c += self.g
         np.add(c, MIDDLE, out=self.g)
         np.copyto(self.at_c, self.g, casting="unsafe")
         self.tanh.take(self.at_c, mode="clip", out=self.unrounded)
         self.unrounded *= self.o
         np.rint(self.unrounded, out=self.h)
+
+
+class CoupledLSTMKernel(LSTMKernel):
+    """See ``cells.LSTM``, with coupled gates."""
+
+    order, halved = (0, 2, 1), 2  # f, o, g
+
+    def input_gate(self) -> Floats:
+        """See :class:`LSTMKernel`."""
+        i: Floats = 1 - self.f
+        return i
 
 
 class GRUKernel(Apart, FusedKernel):
@@ -295,5 +315,6 @@ class GRUKernel(Apart, FusedKernel):
 EXACT_KERNELS: dict[Cell, type[ExactKernel]] = {
     RNN(): RNNKernel,
     LSTM(): LSTMKernel,
+    LSTM(coupled_gates=True): CoupledLSTMKernel,
     GRU(): GRUKernel,
 }

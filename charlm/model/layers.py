@@ -62,6 +62,8 @@ def initialize(block: Tensor, init: Init, generator: torch.Generator) -> None:
         nn.init.xavier_uniform_(block, generator=generator)
     elif init == "orthogonal":
         nn.init.orthogonal_(block, generator=generator)
+    elif init == "identity":
+        nn.init.eye_(block)
     elif callable(init):
         with torch.no_grad():
             block.copy_(init(torch, torch.rand(block.shape, generator=generator)))

@@ -376,7 +376,7 @@ def _check_same(
                 f"{_with(name, now.get(name))}: {advice}"
             )
     for name in document["backbones"]:
-        if name not in CELLS:
+        if name.partition("+")[0] not in CELLS:
             raise ConfigError(
                 f"comparison {folder} needs the cell {name!r}, which this charlm does not have: "
                 "add it to charlm.cells.CELLS, on the command line with --cell-file"

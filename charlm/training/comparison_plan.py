@@ -19,6 +19,7 @@ from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.run import Machine
 from charlm.training.start import SHORT, choose_settings
+from charlm.variants import variant
 
 FORMAT = 1
 BUDGETS = ("steps", "epochs", "minutes")
@@ -39,8 +40,9 @@ def begun(
     The settings are those that the default backbone would be trained with.
     """
     names, options = config.backbone_names, option_names()
+    cells = [variant(name)["backbone"] for name in names]
     for name in settings:
-        if name in options and not any(name in CELLS[backbone].names() for backbone in names):
+        if name in options and not any(name in CELLS[cell].names() for cell in cells):
             raise ConfigError(
                 f"{argument(name)} goes with none of the backbones {', '.join(names)}: leave it out"
             )
@@ -78,8 +80,9 @@ def begun(
 
 
 def _own(backbone: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the backbone as a setting, with those options of it that were given."""
-    return {"backbone": backbone} | part(settings, CELLS[backbone].names())
+    """Return a backbone as settings, with those options of it that were given for all."""
+    own = variant(backbone)
+    return part(settings, CELLS[own["backbone"]].names()) | own
 
 
 def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:

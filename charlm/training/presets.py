@@ -16,6 +16,8 @@ REFERENCE = ModelConfig(), TrainConfig()
 
 Rows = tuple[tuple[float, dict[str, int | float]], ...]  # up to so many: what is set
 
+# For any text: better than an LSTM with an input gate of its own, and smaller.
+ALWAYS = {"coupled_gates": True}
 # By the characters that the time suffices for: a small model learns more in a short time.
 BY_TIME: Rows = (
     (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
@@ -108,6 +110,8 @@ def choose_configs(
             f"a list of {lines:,} items: each is learned by itself, in random order; "
             f"{argument('items', False)} learns it as one text"
         )
+    for name in ALWAYS.keys() - set(model.cell.names()):
+        chosen.pop(name, None)
     if not model.has_recurrent_parameters:
         chosen.pop("weight_drop", None)
         if model.weight_drop:
@@ -140,7 +144,7 @@ def presets(num_characters: int, vocab_size: int, readable: float) -> dict[str, 
     ]
     if num_characters <= BY_LENGTH[-1][0]:
         tables.append((BY_VOCABULARY, num_characters / vocab_size))
-    result: dict[str, int | float] = {}
+    result: dict[str, int | float] = dict(ALWAYS)
     for rows, value in tables:
         result |= next((settings for most, settings in rows if value <= most), {})
     return result

@@ -215,7 +215,8 @@ class Layer {
       return typeof input === "string" ? values[input] : Float32Array.of(input.number);
     };
     const compiled = ({ out, name, inputs, width, start }) => {
-      const [a, b] = inputs.map(operand);
+      const matrix = name === "matmul" ? values[`${inputs[1]}:${start}`] : null;
+      const [a, b] = matrix ? [operand(inputs[0]), matrix] : inputs.map(operand);
       if (name === "slice") {
         registers[out] = a.subarray(start, start + width);
         return null;
