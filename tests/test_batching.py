@@ -9,7 +9,7 @@ from conftest import DATA, GOLDEN
 import charlm
 from charlm.config import SampleConfig
 from charlm.errors import DivergenceError
-from charlm.inference.batching import Batch, Stream, likeliest
+from charlm.inference.batching import Batch, Stream, likeliest_characters
 
 SETTINGS = [
     {},
@@ -128,7 +128,7 @@ def test_likeliest_tells_at_most_the_vocabulary_and_survives_what_is_impossible(
     vocabulary = lm.tokenizer.vocabulary
     logits = np.full((1, len(vocabulary)), -1e30, dtype=np.float32)
     logits[0, 3] = 5.0
-    (found,) = likeliest(lm.engine, vocabulary, logits, 1000)
+    (found,) = likeliest_characters(lm.engine, vocabulary, logits, 1000)
     assert len(found) == len(vocabulary)
     assert found[0] == (vocabulary[3], pytest.approx(0.0, abs=1e-12))
     assert all(math.isfinite(value) for _, value in found)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY, B, H, tiny_config
+from conftest import EVERY, B, H, V, tiny_config
 
 from charlm.cells import CELLS
+from charlm.model.language_model import CharLM
 
 I = 5  # noqa: E741
 
@@ -93,3 +94,21 @@ def test_cells_are_equal_if_they_compute_the_same(name, variant):
     assert cells.count(cell_of(name, variant)) == 1
     assert len(set(cells)) == len(EVERY)
     assert type(cell_of(name, variant)) is CELLS[name]
+
+
+def test_how_a_matrix_starts_changes_nothing_that_a_cell_computes():
+    one, other = (
+        tiny_config("rnn", "relu", recurrent_init=how) for how in ("identity", "orthogonal")
+    )
+    assert one.cell == other.cell
+    weight = CharLM(one, V, seed=1).backbone.layers[1].weight_hh
+    assert torch.equal(weight, torch.eye(H))
+    assert one.changed_options() == other.changed_options() == {"nonlinearity": "relu"}
+
+
+def test_an_option_that_came_later_does_not_change_what_a_model_is_known_by():
+    """Saved states and compressed texts name their model by a digest of these."""
+    assert tiny_config("lstm").changed_options() == {}
+    assert tiny_config("gru").changed_options() == {}
+    assert tiny_config("rnn").changed_options() == {"nonlinearity": "tanh"}
+    assert tiny_config("gru", "before").changed_options() == {"reset_after": False}

@@ -359,3 +359,20 @@ def test_a_list_is_compared_without_what_does_not_apply(run):
 def test_errors_are_charlms(workplace):
     with pytest.raises(CharlmError, match="no text file was given"):
         Comparison.open([], CompareConfig())
+
+
+def test_options_of_a_backbone_stand_behind_its_name(run):
+    words = "rnn+nonlinearity=relu,lstm,lstm+coupled-gates"
+    status, out, err = run(*COMMAND, "--backbones", words)
+    assert status == 0, err
+    document = json.loads(Path("all/compare.json").read_text())
+    assert [row["backbone"] for row in document["table"]] == words.split(",")
+    for word, options in zip(
+        words.split(","),
+        ({"nonlinearity": "relu"}, {"coupled_gates": False}, {"coupled_gates": True}),
+        strict=True,
+    ):
+        assert word in out
+        model = json.loads(run("info", f"all/{word}-1", "--json")[1])["model"]
+        assert model.items() >= options.items()
+    assert run(*COMMAND, "--backbones", words)[0] == 0

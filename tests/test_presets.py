@@ -25,7 +25,7 @@ from charlm.training.presets import (
 
 @given(st.integers(1, 3_000_000))
 def test_chosen_sizes_fit_the_text(num_characters):
-    model, train, notices = choose_configs(num_characters, {})
+    _, train, notices = choose_configs(num_characters, {})
     room = int(num_characters * 0.9) - 1
     assert train.batch_size * train.seq_length <= max(1, room)
     assert len(notices) == 1

@@ -127,7 +127,7 @@ class LanguageModel(ReadingModel):
         refuse_unknown(settings, [*SampleConfig.names(), "prompt", "n", "state"])
         all_settings: SampleSettings = {**settings, "num_samples": count}
         drawn = self.samples(prompt, state=state, with_surprisal=True, **all_settings)
-        _, text = decoding.likeliest((sample, "".join(sample)) for sample in drawn)
+        _, text = decoding.likeliest_sample((sample, "".join(sample)) for sample in drawn)
         return text
 
     def stream(

@@ -15,7 +15,7 @@ from charlm.data.unknown import UnknownCharacters
 from charlm.errors import ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, check_callback, check_path, no_progress
 from charlm.inference import prompt_state, scoring
-from charlm.inference.batching import likeliest
+from charlm.inference.batching import likeliest_characters
 from charlm.inference.prompt_state import PromptState
 from charlm.integer import engine_of
 
@@ -163,7 +163,7 @@ class ReadingModel:
         """
         count = checked_count("top", top, 0) or self.tokenizer.vocab_size
         logits = self.read(text, state=state).logits
-        (found,) = likeliest(self.engine, self.tokenizer.vocabulary, logits[None], count)
+        (found,) = likeliest_characters(self.engine, self.tokenizer.vocabulary, logits[None], count)
         return NextCharacters(NextCharacter(c, math.exp(log_p)) for c, log_p in found)
 
     def embed(self, text: str, *, state: PromptState | None = None) -> NDArray[np.float32]:

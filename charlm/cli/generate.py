@@ -238,7 +238,7 @@ def _best(
 
     Of samples that a request to stop leaves incomplete, none is yielded.
     """
-    from charlm.inference.decoding import likeliest
+    from charlm.inference.decoding import likeliest_sample
 
     if count == 1:
         yield from ((sample, _until(stop, sample)) for sample in samples)
@@ -246,7 +246,7 @@ def _best(
     samples = iter(samples)
     for first in samples:
         group = itertools.chain([first], itertools.islice(samples, count - 1))
-        sample, text = likeliest(_texts(stop, group))
+        sample, text = likeliest_sample(_texts(stop, group))
         if stop.signal is not None:
             return
         yield sample, [text]

@@ -222,11 +222,11 @@ class Batch:
         nats = self.engine.surprisal(logits, ids).tolist()
         if not like.top:
             return [Token(*both) for both in zip(characters, nats, strict=True)]
-        tops = likeliest(self.engine, self.vocabulary, logits, like.top)
+        tops = likeliest_characters(self.engine, self.vocabulary, logits, like.top)
         return [Token(*three) for three in zip(characters, nats, tops, strict=True)]
 
 
-def likeliest(
+def likeliest_characters(
     engine: Engine, vocabulary: str, logits: NDArray[Any], count: int
 ) -> list[tuple[tuple[str, float], ...]]:
     """Return the likeliest characters with their log-probabilities in nats, the likeliest first.

@@ -254,7 +254,7 @@ def samples(
             yield Sample(block, place, vocabulary)
 
 
-def likeliest(drawn: Iterable[tuple[Sample, str]]) -> tuple[Sample, str]:
+def likeliest_sample(drawn: Iterable[tuple[Sample, str]]) -> tuple[Sample, str]:
     """Return the sample with the lowest mean surprisal, the first of those that are alike.
 
     Args:

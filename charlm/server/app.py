@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from charlm import __version__
 from charlm.api import LanguageModel
 from charlm.errors import CharlmError
-from charlm.inference.batching import Token, likeliest
+from charlm.inference.batching import Token, likeliest_characters
 from charlm.inference.prompt_state import PromptState
 from charlm.insight.page import render
 from charlm.server import completions
@@ -155,7 +155,9 @@ class Server:
         lm, _ = await self._read(run.current)
         state: PromptState = await self._read(lambda: lm.read(prompt))
         vocabulary = lm.tokenizer.vocabulary
-        (found,) = likeliest(lm.engine, vocabulary, state.logits[None], top or len(vocabulary))
+        (found,) = likeliest_characters(
+            lm.engine, vocabulary, state.logits[None], top or len(vocabulary)
+        )
         characters = [
             {"text": text, "probability": math.exp(nats), "logprob": nats} for text, nats in found
         ]

@@ -13,7 +13,7 @@ from charlm.config import SampleConfig
 from charlm.data.tokenizer import Ids
 from charlm.errors import CharlmError, ConfigError
 from charlm.inference import scoring
-from charlm.inference.batching import Stream, Token, likeliest
+from charlm.inference.batching import Stream, Token, likeliest_characters
 from charlm.inference.prompt_state import PromptState
 from charlm.server.errors import RequestError
 from charlm.server.fields import LONGEST_STOP, MOST_STOPS, Fields
@@ -211,7 +211,7 @@ def _tops(
     logits = np.stack(
         [before.logits, *(stepper.step(ids[k : k + 1])[0].copy() for k in range(len(ids) - 1))]
     )
-    return likeliest(lm.engine, lm.tokenizer.vocabulary, logits, top)
+    return likeliest_characters(lm.engine, lm.tokenizer.vocabulary, logits, top)
 
 
 @dataclass

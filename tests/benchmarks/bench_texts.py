@@ -180,7 +180,9 @@ def rows(arguments):
     measured = Measured(arguments.folder / "measured.jsonl")
     old, new = load_presets(arguments.old), load_presets(arguments.new)
     given, precision = dict(arguments.set), arguments.precision
-    for path in sorted(arguments.folder.glob(f"*{arguments.only}*.txt")):
+    for path in sorted(arguments.folder.glob("*.txt")):
+        if arguments.only not in path.name:
+            continue
         text = Text(path)
         size = len(text.ids), text.tokenizer.vocab_size
         for seconds in arguments.seconds:
