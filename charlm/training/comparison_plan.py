@@ -79,10 +79,15 @@ def begun(
     return document
 
 
-def _own(backbone: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a backbone as settings, with those options of it that were given for all."""
-    own = variant(backbone)
-    return part(settings, CELLS[own["backbone"]].names()) | own
+def _own(word: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a backbone with all options of its cell: as the word says, or given for all.
+
+    Others are at their defaults, and not chosen by the text.
+    """
+    own = variant(word)
+    cell = CELLS[own.pop("backbone")]
+    options = cell.from_dict(part(settings, cell.names()) | own).to_dict()
+    return {"backbone": word.partition("+")[0], **options}
 
 
 def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
