@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK_FLAGS, B, E, H, T, V, assert_same_run, random_ids, words
+from conftest import QUICK_FLAGS, B, E, H, T, V, assert_same_run, random_ids
 
 from charlm import checkpoint as checkpoints
 from charlm.cells import CELLS, Cell, Parameter
@@ -16,6 +16,7 @@ from charlm.evaluation.loss import evaluate
 from charlm.inference.engine import Engine
 from charlm.model.language_model import CharLM
 from charlm.settings import setting
+from charlm.training.presets import choose_configs
 from charlm.training.start import start
 
 WIDTH = 4  # of the second state, unlike all other sizes
@@ -94,14 +95,12 @@ def test_it_trains_is_stopped_resumes_generates_and_scores(run, drop):
     assert facts["model"]["leak"] == 0.3
 
 
-def test_presets_leave_out_what_it_has_no_use_for(run):
-    """A text of this length gets DropConnect, but not for a cell without a recurrent matrix."""
-    Path("long.txt").write_text(words(20_000))
-    flags = ["--steps", 1, "--precision", "float32", "--threads", 1, "--hidden-size", 8]
-    err = run("train", "long.txt", *flags, "--out", "lstm")[2]
-    assert "--weight-drop 0.2" in " ".join(err.split())
-    err = run("train", "long.txt", *flags, "--backbone", "leaky", "--out", "leaky")[2]
-    assert "weight-drop" not in err.replace("repeat:", "")[: err.index("repeat:")]
+def test_presets_leave_out_what_it_has_no_use_for():
+    """A text that is read often gets DropConnect, but not for a cell without a recurrent matrix."""
+    for backbone, drops in (("lstm", True), ("leaky", False)):
+        model, _, notices = choose_configs(130_000, {"backbone": backbone, "epochs": 5})
+        assert bool(model.weight_drop) == drops == ("weight_drop" in notices[0])
+        assert ("coupled_gates" in notices[0]) == drops
 
 
 def test_its_initial_values_are_those_that_it_declares():
