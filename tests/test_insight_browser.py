@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import BACKBONES
+from conftest import PLAIN
 from inspection import HOSTILE, HOSTILE_NAME, inspection
 from test_insight_reading import TEXT as READ
 from test_insight_reading import model
@@ -247,7 +247,7 @@ def test_charts_are_read_out_by_keys_and_as_a_table(show):
     assert page.locator("#any-unit").input_value() == "1"
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", PLAIN)
 def test_a_real_inspection_is_shown(show, backbone):
     found = model(*backbone).inspect(READ, characters=1500, units=["2.h.3"])
     page = show(found.to_html())
