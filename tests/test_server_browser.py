@@ -332,9 +332,10 @@ def test_lines_of_a_list_are_written(show, serve, names):
     expect(page.locator("#lines-status")).to_contain_text("seed 3")
     lines = lines_of(page)
     lm = charlm.load(names)
-    wanted = ["".join(s) for s in lm.samples("A", num_samples=8, length=500, seed=3, stop=("\n",))]
+    drawn = lm.samples("A", num_samples=8, length=500, seed=3, stop=("\n",))
+    wanted = [text for text in map("".join, drawn) if text]  # an item has more than its start
     assert lines[0] == "A" + wanted[0]
-    assert len(lines) == len([line for line in wanted if line])
+    assert len(lines) == len(wanted)
     assert all(line.startswith("A") and "\n" not in line for line in lines)
     page.locator("#lines").get_by_role("button", name="Keep").first.click()
     expect(page.locator("#tab-favourites")).to_have_text("Favourites (1)")
