@@ -67,7 +67,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
     expected = (
         ALWAYS
         | row(BY_TIME, readable)
-        | row(BY_EPOCHS, min(readable / num_characters, max_epochs(num_characters, vocab_size)))
+        | row(BY_EPOCHS, readable / num_characters)
         | row(BY_LENGTH, num_characters)
     )
     if row(BY_LENGTH, num_characters):

@@ -28,8 +28,7 @@ BY_EPOCHS: Rows = (
     (1.5, {"dropout": 0.0}),
     (3, {"dropout": 0.1}),
     (8, {"dropout": 0.1, "weight_drop": 0.15}),
-    (15, {"dropout": 0.15, "weight_drop": 0.2}),
-    (25, {"dropout": 0.25, "weight_drop": 0.2}),
+    (25, {"dropout": 0.2, "weight_drop": 0.2}),
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )
 # By the length of the text; this comes after those above, and so decides.
@@ -39,7 +38,8 @@ BY_LENGTH: Rows = (
         50_000,
         SHORT | {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006, "seq_length": 64},
     ),
-    (400_000, SHORT | {"learning_rate": 0.008}),
+    (150_000, SHORT | {"dropout": 0.25, "weight_drop": 0.2, "learning_rate": 0.008}),
+    (400_000, SHORT | {"dropout": 0.2, "weight_drop": 0.2, "learning_rate": 0.008}),
 )
 # And for such short texts, by how many characters there are for each symbol of the vocabulary:
 # where most symbols are rare, as in Chinese verse, a text is memorised sooner.
@@ -138,10 +138,9 @@ def choose_configs(
 
 def presets(num_characters: int, vocab_size: int, readable: float) -> dict[str, int | float]:
     """Return what differs from the defaults for a text, its vocabulary and the time there is."""
-    epochs = min(readable / max(1, num_characters), max_epochs(num_characters, vocab_size))
     tables = [
         (BY_TIME, readable),
-        (BY_EPOCHS, epochs),
+        (BY_EPOCHS, readable / max(1, num_characters)),
         (BY_LENGTH, num_characters),
     ]
     if num_characters <= BY_LENGTH[-1][0]:
