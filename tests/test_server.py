@@ -367,13 +367,14 @@ def test_an_error_of_the_server_itself_is_an_answer_and_not_its_end(client, monk
 
 
 def test_a_better_model_is_taken_up_while_the_server_runs(tmp_path, monkeypatch):
+    """In whole numbers: in float32 a text may depend on the threads, which follow the load."""
     from charlm.server import models
 
     monkeypatch.setattr(models, "LOOK_SECONDS", 0.0)
     file = tmp_path / "story.safetensors"
     shutil.copy(GOLDEN, file)
-    gru = charlm.load(DATA / "golden-gru.safetensors")
-    with serving(file) as client:
+    gru = charlm.load(DATA / "golden-gru.safetensors").exact()
+    with serving(file, exact=True) as client:
         before = client.text(prompt="a", max_tokens=9, seed=1)
         running = client.begin(prompt="a", max_tokens=2_000, seed=1)
         wait_until(lambda: client.running() == 1)
@@ -391,7 +392,7 @@ def test_a_better_model_is_taken_up_while_the_server_runs(tmp_path, monkeypatch)
             json.loads(line[6:])["choices"][0]["text"]
             for line in re.findall(rb"^data: \{.*\}", received, re.MULTILINE)
         ]
-        assert "".join(texts) == charlm.load(GOLDEN).generate("a", length=2_000, seed=1)
+        assert "".join(texts) == charlm.load(GOLDEN).exact().generate("a", length=2_000, seed=1)
         client.until_idle()
         wait_until(lambda: len(client.models.workers()) == 1)
         file.unlink()  # a model that has been moved away is served on
