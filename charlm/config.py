@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from charlm.cells import CELLS, Cell, Parameter
+from charlm.cells.variants import variant
 from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, setting
-from charlm.variants import variant
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.

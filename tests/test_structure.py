@@ -20,7 +20,6 @@ FLOORS = [
     {"errors": set(), "suggestions": set()},
     {"settings": set(), "files": set()},
     {"cells": set()},
-    {"variants": set()},
     {"config": set(), "tensor_file": {"numpy", "safetensors"}},
     {"quantization": {"numpy"}},
     {"data": {"numpy"}, "model": {"torch", "numpy"}, "keywords": set()},

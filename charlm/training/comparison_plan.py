@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from charlm.cells import CELLS
+from charlm.cells.variants import variant
 from charlm.config import CompareConfig, ComputeConfig, ModelConfig, TrainConfig, option_names
 from charlm.data.text_files import Survey
 from charlm.errors import ConfigError, argument, written
@@ -19,7 +20,6 @@ from charlm.model.language_model import CharLM
 from charlm.training import autotune
 from charlm.training.run import Machine
 from charlm.training.start import SHORT, choose_settings
-from charlm.variants import variant
 
 FORMAT = 1
 BUDGETS = ("steps", "epochs", "minutes")
@@ -85,9 +85,10 @@ def _own(word: str, settings: dict[str, Any]) -> dict[str, Any]:
     Others are at their defaults, and not chosen by the text.
     """
     own = variant(word)
-    cell = CELLS[own.pop("backbone")]
+    backbone = own.pop("backbone")
+    cell = CELLS[backbone]
     options = cell.from_dict(part(settings, cell.names()) | own).to_dict()
-    return {"backbone": word.partition("+")[0], **options}
+    return {"backbone": backbone, **options}
 
 
 def model_config(document: Document, own: dict[str, Any]) -> ModelConfig:
