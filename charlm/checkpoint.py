@@ -49,12 +49,12 @@ class Counters(Settings):
     step: int = setting(0, "updates done", minimum=0)
     best_loss: float | None = setting(None, "lowest validation loss so far (nats per character)")
     best_step: int = setting(0, "the step that reached it", minimum=0)
-    whole_loss: float | None = setting(
-        None, "validation loss of the best step on all that is held out, once the run has ended"
-    )
+    whole_loss: float | None = setting(None, "its loss on all that is held out, at the end")
     loss_sum: float = setting(0.0, "sum of the training losses since the last evaluation")
     loss_count: int = setting(0, "how many these are", minimum=0)
     seconds: float = setting(0.0, "time spent training, over all sessions", minimum=0)
+    loss_scale: float = setting(0.0, "factor of the loss in float16, 0 = none yet", minimum=0)
+    scaled_steps: int = setting(0, "steps since it was last changed", minimum=0)
 
     @property
     def loss(self) -> float | None:

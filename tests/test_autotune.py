@@ -47,7 +47,7 @@ def test_what_the_cpu_cannot_do_is_left_out_or_refused_where_it_was_asked_for(mo
     (precision, _), seconds = autotune.fastest(ComputeConfig(), model, **SIZES)
     assert precision == "float32"
     assert math.isfinite(seconds)
-    with pytest.raises(ConfigError, match="in bfloat16: choose precision=float32"):
+    with pytest.raises(ConfigError, match=r"in bfloat16 \(could not .*\): choose prec"):
         autotune.fastest(ComputeConfig(precision="bfloat16"), model, **SIZES)
 
 
@@ -99,6 +99,27 @@ def test_what_is_unknown_or_out_of_bounds_is_refused_before_anything_is_timed(as
 def test_what_is_asked_for_is_the_only_candidate(asked, expected):
     found = autotune.candidates(ComputeConfig(**asked), CPU, 3)
     assert found == [(precision, 3) for precision in expected]
+
+
+def test_on_a_gpu_bfloat16_is_not_tried_as_torch_computes_it_in_float16():
+    found = autotune.candidates(ComputeConfig(), torch.device("cuda"), 3)
+    assert found == [("float32", 3), ("float16", 3)]
+
+
+def test_the_round_in_which_a_gpu_loads_its_libraries_does_not_count(monkeypatch):
+    """On a clock on which the first window takes five seconds and each one after it a tenth."""
+    monkeypatch.setitem(autotune.UNTIMED, "cpu", 1)
+    clock, forward = [0.0], CharLM.forward
+
+    def ticking(*arguments):
+        clock[0] += 0.1 if clock[0] else 5.0
+        return forward(*arguments)
+
+    monkeypatch.setattr(CharLM, "forward", ticking)
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: clock[0])
+    seconds = autotune.seconds_per_window(CharLM(tiny_config(), V), CANDIDATES[:1], **SIZES)
+    assert list(seconds.values()) == [pytest.approx(0.1)]
+    assert clock[0] == pytest.approx(5.6)  # as many rounds as half a second holds
 
 
 @pytest.mark.parametrize(("total", "expected"), [(1, [0]), (2, [0, 1]), (16, [0, 8, 1])])

@@ -17,7 +17,7 @@ from conftest import QUICK_FLAGS, metrics
 from charlm import checkpoint as checkpoints
 from charlm.cli import main
 from charlm.errors import ConfigError
-from charlm.model.distributed import Processes
+from charlm.model.distributed import Processes, join
 from charlm.model.layers import locked_dropout
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "charlm"]
@@ -55,6 +55,46 @@ def test_alone_all_of_it_does_nothing():
     assert alone.broadcast("x") == "x"
     assert torch.equal(alone.mean(tensor), tensor)
     assert torch.equal(alone.gather(tensor, 1), tensor)
+
+
+@pytest.mark.parametrize(
+    ("device", "nccl", "expected"),
+    [
+        ("cpu", True, "gloo"),
+        ("cuda", True, "cpu:gloo,cuda:nccl"),  # words go by gloo, which sees that a process ends
+        ("cuda", False, "gloo"),  # Windows
+    ],
+)
+def test_a_gpu_talks_by_nccl_where_there_is_one_and_a_cpu_by_gloo(
+    monkeypatch, device, nccl, expected
+):
+    asked = []
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, **_: asked.append(backend)
+    )
+    assert join(torch.device(device)) == Processes(1, 2)
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_what_processes_tell_each_other_lies_on_the_cpu(monkeypatch, backend):
+    seen = []
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda t: seen.append(t.device.type))
+    monkeypatch.setattr(
+        torch.distributed,
+        "broadcast_object_list",
+        lambda _, device: seen.append(torch.device(device).type),
+    )
+    assert Processes(0, 2).any(True)
+    assert Processes(0, 2).broadcast("word") == "word"
+    assert seen == ["cpu", "cpu"]
 
 
 def together(*commands):

@@ -5,9 +5,13 @@ import pytest
 import torch
 from conftest import DATA, EVERY, GOLDEN, ROOT, B, H, T, V, random_ids, tiny_config
 
+import charlm
 from charlm import checkpoint as checkpoints
 from charlm.data.text_files import read_text
 from charlm.inference.engine import Engine
+from charlm.inference.kernels import KERNELS, Kernel
+from charlm.insight import reading
+from charlm.integer.engine import ExactEngine
 from charlm.model.language_model import CharLM
 from charlm.model.layers import IMPLEMENTATIONS
 
@@ -112,3 +116,32 @@ def test_building_an_engine_leaves_the_weights_as_they_were():
         before = {key: tensor.copy() for key, tensor in weights.items()}
         Engine(tiny_config(name), weights)
         assert all(np.array_equal(before[key], weights[key]) for key in before)
+
+
+def test_numpy_never_warns_of_a_product(monkeypatch):
+    """With Accelerate on a Mac it warns of a division by zero where nothing is wrong."""
+    seen = []
+
+    def looking(owner, name):
+        function = getattr(owner, name)
+
+        def wrapper(*arguments, **options):
+            seen.append(np.geterr()["divide"])
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    for owner in (Kernel, *KERNELS.values()):
+        looking(owner, "project")
+    looking(Engine, "predict")
+    looking(ExactEngine, "predict")
+    lm = charlm.load(DATA / "golden-gru.safetensors")
+    text = lm.generate("ab", length=5)
+    assert len(lm.generate("ab", num_samples=3, length=4)) == 3
+    assert len(lm.score(text)) == 5
+    reading.read(lm.engine, lm.checkpoint.weights, lm.tokenizer.encode(text), lm.read())
+    exact = lm.exact()
+    assert exact.generate("ab", length=5)
+    assert len(exact.score(text)) == 5
+    assert len(seen) > 20
+    assert set(seen) == {"ignore"}

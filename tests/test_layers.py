@@ -2,6 +2,8 @@ import pytest
 import torch
 from conftest import EVERY, LINEAR, B, E, H, L, T, tiny_config
 
+from charlm.cells import LSTM
+from charlm.model import fused as fused_loops
 from charlm.model.layers import Backbone, drop_connect, locked_dropout
 
 
@@ -159,3 +161,40 @@ def test_weight_drop_is_one_mask_for_the_window_in_training_alone(name, variant)
         assert_close(ours, theirs)
         assert torch.equal(ours[0], ours[1])
         assert torch.equal(ours[0], ours[2]) != (mode and drops)
+
+
+@pytest.mark.parametrize("cell", fused_loops.CUDNN_LOOPS, ids=repr)
+def test_a_gpu_is_given_weights_that_lie_one_after_the_other_in_one_tensor(cell):
+    """Of others cuDNN makes such a tensor itself, in every step, and warns of it."""
+    torch.manual_seed(1)
+    weights = {n: 0.3 * torch.randn(p.shape) for n, p in cell.parameters(5, H).items()}
+    leaves = [torch.randn(B, T, 5), *weights.values()]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    state = tuple(torch.zeros(B, *shape) for shape in cell.state_shapes(H).values())
+    seen = []
+
+    def gradients(loop, mixed=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y, _ = loop(leaves[0], state, weights)
+        return torch.autograd.grad(y.square().sum(), leaves)
+
+    def looking(x, state, w):
+        at = next(iter(w.values())).data_ptr()
+        for weight in w.values():
+            assert (weight.data_ptr(), weight.is_contiguous()) == (at, True)
+            at += weight.nbytes
+        assert not torch.is_autocast_enabled("cpu")
+        seen.append({a.dtype for a in (x, *state, *w.values())})
+        x, *others = (a.float() for a in (x, *state, *w.values()))
+        floats = tuple(others[: len(state)]), dict(zip(w, others[len(state) :], strict=True))
+        return plain(x, *floats)
+
+    plain = fused_loops.TORCH_LOOPS[LSTM() if isinstance(cell, LSTM) else cell]
+    expected = gradients(fused_loops.TORCH_LOOPS[cell])
+    flat = fused_loops._cudnn_loop(looking)
+    loop = fused_loops._coupled_loop(flat) if cell == LSTM(coupled_gates=True) else flat
+    assert_close(gradients(loop), expected, 1e-3)
+    for one, other in zip(gradients(loop, mixed=True), expected, strict=True):
+        assert (one - other).norm() <= 0.01 * other.norm()
+    assert seen == [{torch.float32}, {torch.float16}]

@@ -2,10 +2,12 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from conftest import B, T, dataset_of, tiny_config, words
 
+from charlm.checkpoint import Counters
 from charlm.config import TrainConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
@@ -14,6 +16,7 @@ from charlm.training.optim import FINAL_RATE, learning_rate
 from charlm.training.schedule import (
     EVALUATION_SHARE,
     LEAST_EVALUATED,
+    TimePlan,
     evaluated_length,
     evaluation_cost,
 )
@@ -88,7 +91,7 @@ class Machine:
 
     def __init__(self, monkeypatch, seconds):
         self.now = 0.0
-        monkeypatch.setattr("charlm.training.trainer.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("charlm.training.trainer.time.perf_counter", lambda: self.now)
         step = Trainer.step
 
         def ticking(trainer):
@@ -177,3 +180,31 @@ def test_a_short_text_is_evaluated_once_in_so_many_epochs(monkeypatch):
     trainer = trainer_of(minutes=1.0, eval_every=4)
     trainer.most_interval = 4
     assert sum(progress.validation_loss is not None for progress in trainer.run()) == 60
+
+
+@pytest.mark.parametrize("first", [0.0, 30.0])
+def test_no_end_is_planned_by_a_step_that_no_clock_sees_or_a_slow_first_one(first):
+    """As where a run is resumed that is past its half: the clock of Windows ticks in 16 ms."""
+    config = TrainConfig(minutes=10.0, warmup_steps=3, eval_every=50)
+    counters = Counters(step=900, seconds=400.0)
+    plan = TimePlan(config, counters, held_out=3000, step_characters=500.0)
+    spent, ends = 0.0, []
+    for number in range(200):
+        seconds = 0.1 if number else first
+        spent += seconds
+        counters = replace(counters, step=counters.step + 1, seconds=400.0 + spent)
+        plan.note(seconds, spent, config, evaluation_seconds=None)
+        config, _ = plan.update(config, counters)
+        ends.append(config.total_steps)
+    fitting = 900 + (600 - 400 - first) / 0.1
+    planned = [end for end in ends if end is not None]
+    assert len(planned) > 150
+    assert all(0.9 * fitting < end < 1.1 * fitting for end in planned)
+
+
+def test_a_run_with_hardly_any_time_left_ends_at_once():
+    config = TrainConfig(minutes=1.0, warmup_steps=3, eval_every=50)
+    counters = Counters(step=901, seconds=59.9)
+    plan = TimePlan(config, counters, held_out=3000, step_characters=500.0)
+    plan.note(0.3, 0.3, config, evaluation_seconds=None)
+    assert plan.update(config, counters)[0].total_steps == 902

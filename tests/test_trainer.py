@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from charlm.config import PRECISIONS, TrainConfig
 from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation.loss import Evaluation, evaluate
 from charlm.model.language_model import CharLM
+from charlm.training import optim
+from charlm.training import trainer as trainers
 from charlm.training.optim import learning_rate, make_optimizer
 from charlm.training.trainer import Trainer
 
@@ -212,7 +215,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr("charlm.training.trainer.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("charlm.training.trainer.time.perf_counter", lambda: self.now)
         step = Trainer.step
 
         def ticking(trainer):
@@ -289,39 +292,80 @@ def test_a_run_in_minutes_ends_early_where_validation_does_not_improve(monkeypat
 
 
 class Late:
-    """An event of a GPU that is a few steps behind: it has come when it was asked for twice."""
+    """An event of a GPU that is behind: nothing may be read before somebody has waited for it."""
 
     def __init__(self):
-        self.asked = 0
-
-    def query(self):
-        self.asked += 1
-        return self.asked > 2
+        self.has_come = False
 
     def synchronize(self):
-        self.asked = 3
+        self.has_come = True
 
 
 def test_losses_that_are_read_late_are_the_same(monkeypatch):
-    """As on a GPU, for which nobody waits before an evaluation."""
+    """As on a GPU, which may be a few steps behind, and never more, until an evaluation."""
+    monkeypatch.setattr(trainers, "MOST_UNREAD", 2)
     prompt, late = trainer_of(eval_every=5), trainer_of(eval_every=5)
     reported = run_for(prompt, 12)
-    read, unread = Trainer.read, []
+    read, unread, events = Trainer.read, [], []
 
-    def after_the_step(trainer, *, wait=True):
+    def after_the_step(trainer, *, but=0):
         if trainer.counters.step > trainer.unread[-1][0]:
-            read(trainer, wait=wait)
+            read(trainer, but=but)
             unread.append(len(trainer.unread))
+            assert [e.has_come for e in events] == [True] * (len(events) - unread[-1]) + [
+                False
+            ] * unread[-1]
 
     def queue(trainer, step, values):
-        trainer.unread.append((step, values, Late()))
+        events.append(Late())
+        trainer.unread.append((step, values, events[-1]))
 
     monkeypatch.setattr(Trainer, "read", after_the_step)
     monkeypatch.setattr(Trainer, "_queue", queue)
     theirs = run_for(late, 12)
-    assert unread == [1, 2, 2, 3, 0, 1, 2, 2, 3, 0, 1, 0]
+    assert unread == [1, 2, 2, 2, 0, 1, 2, 2, 2, 0, 1, 0]
     assert [theirs[i] for i in (4, 9, 11)] == [reported[i] for i in (4, 9, 11)]
     assert_same_weights(prompt, late)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
+def test_an_overflow_in_float16_halves_the_scale_and_is_resumed_exactly(
+    monkeypatch, backbone, optimizer
+):
+    settings = {"precision": "float16", "optimizer": optimizer, "steps": 40}
+    probe(backbone, "float16")
+    monkeypatch.setattr(optim, "FLOAT16_SCALE", 2.0**34)  # of which no gradient is finite
+    straight, first = (trainer_of(backbone, **settings) for _ in range(2))
+    weights = straight.model.weights()
+    reported = run_for(straight, 40)
+    assert not all(np.array_equal(weights[n], w) for n, w in straight.model.weights().items())
+    assert all(math.isfinite(value) for step in reported for value in step if value is not None)
+    before = run_for(first, 7)
+    between = first.checkpoint()
+    assert between.counters.loss_scale == 2.0 ** (34 - 7)  # nothing but overflows so far
+    second = trainer_of(backbone, **settings)
+    second.restore(between)
+    assert before + run_for(second, 40) == reported
+    assert_same_weights(straight, second)
+    assert straight.checkpoint().counters == replace(
+        second.checkpoint().counters, seconds=straight.counters.seconds
+    )
+
+
+def test_gradients_that_no_scale_makes_finite_end_a_run(monkeypatch):
+    probe("rnn", "float16")
+    trainer = trainer_of("rnn", precision="float16", steps=40)
+    monkeypatch.setattr(optim, "FLOAT16_SCALE", 1.0)
+    backward = torch.Tensor.backward
+
+    def spoilt(tensor, *arguments, **options):
+        backward(tensor, *arguments, **options)
+        next(trainer.model.parameters()).grad.fill_(math.inf)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spoilt)
+    with pytest.raises(DivergenceError, match=r"norm became inf at step 21 .*precision=float32"):
+        run_for(trainer, 40)
 
 
 def test_a_real_explosion_stops_before_the_weights_are_spoilt():

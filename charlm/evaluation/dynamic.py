@@ -20,6 +20,7 @@ from charlm.errors import ConfigError, CorpusError, DivergenceError
 from charlm.evaluation.loss import NOT_FINITE
 from charlm.evaluation.result import Evaluation
 from charlm.files import ProgressCallback, no_progress
+from charlm.model.device import full_float32, sum_in_float64
 from charlm.model.language_model import CharLM
 
 SEQ_LENGTH = 32  # characters of a piece
@@ -27,6 +28,7 @@ LEARNING_RATE = 1e-3
 PULL = 1e-2  # share of the way back to the trained weights that every step goes
 
 
+@full_float32()
 def evaluate_dynamic(
     model: CharLM,
     ids: Ids,
@@ -69,7 +71,7 @@ def evaluate_dynamic(
         end = min(start + seq_length, count)
         logits, state = model(text[:, start:end], state)
         losses = F.cross_entropy(logits[0], text[0, start + 1 : end + 1], reduction="none")
-        nats += losses.detach().double().sum().item()
+        nats += sum_in_float64(losses)
         state = tuple(s.detach() for s in state)
         optimizer.zero_grad()
         losses.mean().backward()

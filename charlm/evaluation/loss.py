@@ -19,6 +19,7 @@ from charlm.errors import CorpusError, DivergenceError, argument
 from charlm.evaluation.result import Evaluation
 from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import read_chunked
+from charlm.model.device import full_float32, sum_in_float64
 from charlm.model.language_model import CharLM
 from charlm.tensor_file import Floats
 
@@ -31,6 +32,7 @@ NOT_FINITE = (
 
 
 @torch.no_grad()
+@full_float32()
 def evaluate(
     model: CharLM,
     ids: Ids,
@@ -97,7 +99,7 @@ def _evaluate_items(
                 ignore_index=IGNORED,
                 reduction="none",
             )
-            nats += losses.double().sum().item()
+            nats += sum_in_float64(losses)
         on_progress(int(rows.lengths[items].sum()))
     characters = int(rows.lengths.sum())
     return _checked(Evaluation(nats / characters, characters, len(rows.lengths)))

@@ -26,7 +26,7 @@ from charlm.errors import DivergenceError
 from charlm.inference.decoding import Block, Text
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import Doubles, choose
+from charlm.inference.sampling import Doubles, choose, silent
 
 MULTIPLE = 8  # of the texts that are stepped: products are fastest for multiples of it
 PLAIN = SampleConfig(temperature=1)  # the distribution of the model itself
@@ -150,7 +150,7 @@ class Batch:
 
     def step(self) -> None:
         """Draw one character of each text. Those that end leave."""
-        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+        with silent():
             self._arrange()
             for rows in self._groups:
                 self._draw(rows)

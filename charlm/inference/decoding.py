@@ -19,7 +19,7 @@ from charlm.config import LinesConfig, SampleConfig
 from charlm.errors import ConfigError, argument
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import Doubles, choose
+from charlm.inference.sampling import Doubles, choose, silent
 
 # Samples of each block; the last number repeats. One sample alone is a product of a vector; above
 # that, products are fastest for multiples of 8, and 1 + 8 + 56 are 65 samples.
@@ -98,7 +98,7 @@ class Block:
         if place == 0:
             self.uniform = self.generator.random(self.NUMBERS)
         self.count += 1
-        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+        with silent():
             self._read()
             logits = self.logits if self.mask is None else self.logits + self.mask
             w = self.engine.weights(logits, self.config)
@@ -115,7 +115,7 @@ class Block:
         # Others are further on, so what this one has drawn is read again, from the prompt on.
         stepper = self.engine.stepper(self.prompt.state)
         logits = self.prompt.logits
-        with np.errstate(over="ignore", invalid="ignore"):
+        with silent():
             for ids, _ in self.drawn[:step]:
                 logits = stepper.step(np.array([ids[place]]))[0]
         return PromptState(logits.copy(), stepper.state, self.prompt.owner)

@@ -16,7 +16,7 @@ from charlm.cells import Cell
 from charlm.cells.base import State
 from charlm.config import ModelConfig, SampleConfig
 from charlm.inference.kernels import KERNELS, Kernel
-from charlm.inference.sampling import Doubles, surprisal, unnormalized
+from charlm.inference.sampling import Doubles, silent, surprisal, unnormalized
 from charlm.tensor_file import Floats, Tensors
 
 
@@ -66,7 +66,8 @@ class Engine:
             {name: weights[f"backbone.layers.{k}.{name}"] for name in config.layer_parameters(k)}
             for k in range(config.num_layers)
         ]
-        self._prepare(weights, parts)
+        with silent():
+            self._prepare(weights, parts)
         self.head_weight = weights["embedding.weight" if config.tie_weights else "head.weight"]
         self.head_bias = weights["head.bias"]
 

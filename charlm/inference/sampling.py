@@ -19,6 +19,14 @@ COLDEST = 1e-260  # below this temperature gaps of float32 would overflow, and a
 Doubles = NDArray[np.float64]
 
 
+def silent() -> np.errstate:
+    """Return a context in which numpy warns of no product: :func:`check_finite` says it in words.
+
+    On a Mac, with Apple's Accelerate, it also warns where nothing is wrong (numpy issue 28687).
+    """
+    return np.errstate(divide="ignore", over="ignore", invalid="ignore")
+
+
 def check_finite(values: NDArray[Any]) -> None:
     """Raise DivergenceError if a prediction of a model is NaN or infinite."""
     if not math.isfinite(values.item() if values.size == 1 else np.add.reduce(values, axis=None)):

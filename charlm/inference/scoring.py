@@ -11,7 +11,7 @@ from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import PROBE, read_chunked
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import check_finite
+from charlm.inference.sampling import check_finite, silent
 from charlm.tensor_file import Floats
 
 ITEMS = 64  # of a list, read side by side
@@ -40,7 +40,7 @@ def read(
         last = int(np.flatnonzero(ids == engine.line_end)[-1])
         on_progress(last)
         ids, state = ids[last:], engine.initial_state(1)
-    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+    with silent():
         reader = _EngineReader(engine, ids, on_progress, scored=False)
         _, state = read_chunked(reader, len(ids) - 1, state)
         stepper = engine.stepper(state)
@@ -68,7 +68,7 @@ def score(
         return _score_items(engine, ids, before, on_progress)
     nats = np.empty(len(ids), np.float32)
     if len(ids):
-        with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+        with silent():
             nats[0] = engine.surprisal(before.logits, ids[0])
             reader = _EngineReader(engine, ids, on_progress, scored=True)
             nats[1:], _ = read_chunked(reader, len(ids) - 1, before.state)
@@ -88,7 +88,7 @@ def _score_items(
     nats = np.empty(len(ids), np.float32)
     ends = np.flatnonzero(ids == engine.line_end)
     first = int(ends[0]) + 1 if len(ends) else len(ids)
-    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+    with silent():
         logits, stepper = before.logits[None], engine.stepper(before.state)
         for place in range(first):
             nats[place] = engine.surprisal(logits, ids[place : place + 1])[0]

@@ -16,7 +16,7 @@ from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import read_chunked
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
-from charlm.inference.sampling import check_finite, surprisal
+from charlm.inference.sampling import check_finite, silent, surprisal
 from charlm.tensor_file import Floats, Tensors
 
 LIKELIEST = 5
@@ -182,7 +182,7 @@ def read(
         DivergenceError: if the model's predictions are NaN or infinite.
     """
     recorder = _Recorder(engine, ids, on_progress)
-    with np.errstate(over="ignore", invalid="ignore"):  # check_finite says it in words
+    with silent():
         recorder.note(before.logits[None], np.array([0]))
         read_chunked(recorder, len(ids), before.state)
     check_finite(recorder.bits)

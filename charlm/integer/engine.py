@@ -57,9 +57,8 @@ class ExactEngine(Engine):
             for k, part in enumerate(parts)
         ]
         scale = np.float32(2**TABLE_BITS)
-        with np.errstate(over="ignore", invalid="ignore"):
-            projected = self.cell.project(weights["embedding.weight"], _exact(parts[0], None))
-            projected = np.rint(projected * scale) / scale
+        projected = self.cell.project(weights["embedding.weight"], _exact(parts[0], None))
+        projected = np.rint(projected * scale) / scale
         if self.kernel.bounded:  # beyond it each gate is at its limit, and a cast could overflow
             projected = np.clip(projected, -LARGEST_SUM, LARGEST_SUM)
         self.table = self.kernel.of_table(projected, self.layers[0])

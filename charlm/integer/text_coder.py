@@ -27,6 +27,7 @@ from charlm.config import SampleConfig
 from charlm.data.tokenizer import NUM_CODE_POINTS, CharTokenizer, code_points
 from charlm.files import ProgressCallback, no_progress
 from charlm.inference.engine import Engine
+from charlm.inference.sampling import silent
 from charlm.integer.coder import TOTAL, Decoder, Integers, Words, damaged, encode, frequencies
 from charlm.integer.varint import read_varint, varint
 
@@ -180,7 +181,7 @@ class _Lanes:
     def read(self, ids: NDArray[Any]) -> None:
         """Read the next character of each lane (B,)."""
         unknown_id = self.coder.unknown_id
-        with np.errstate(over="ignore", invalid="ignore"):  # weights() says it in words
+        with silent():  # weights() says it in words
             w = self.coder.engine.weights(self.stepper.step(ids), PREDICTED)
         if unknown_id is not None and w.shape[1] > 1:  # unknown characters have others
             w[:, unknown_id] = 0

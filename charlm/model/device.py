@@ -5,39 +5,81 @@ import ctypes
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from charlm.errors import ConfigError, argument
 from charlm.model.distributed import local_rank
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, notices: list[str] | None = None) -> torch.device:
     """Return the device called ``name``, one of ``config.DEVICES``.
 
-    ``auto`` is the first accelerator, else the CPU.
+    ``auto`` is the first accelerator that can compute, else the CPU.
+
+    Args:
+        name: the device.
+        notices: takes a line for each accelerator that is there and cannot compute.
 
     Raises:
-        ConfigError: if this machine does not have it.
+        ConfigError: if this machine does not have it, or has fewer of it than processes.
     """
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if name == "auto":
-        name = next(device for device, is_there in available.items() if is_there)
-    if not available[name]:
+    if name != "auto":
+        if not available[name]:
+            raise ConfigError(
+                f"{argument('device')} {name!r} is not there on this machine: choose cpu or auto"
+            )
+        return _own_device(name)
+    for device in (_own_device(name) for name, is_there in available.items() if is_there):
+        try:
+            torch.ones(1, device=device).add_(1).item()
+        except RuntimeError as error:
+            # Wheels are not built for every GPU, and torch says so only when it computes.
+            reason = str(error).splitlines()[0]
+            if notices is not None:
+                notices.append(f"{device.type} is there but cannot compute ({reason}): not used")
+        else:
+            return device
+    return torch.device("cpu")
+
+
+def _own_device(name: str) -> torch.device:
+    """Return the device called ``name`` for this one of several processes."""
+    if name != "cuda":
+        return torch.device(name)
+    count, rank = torch.cuda.device_count(), local_rank()
+    if rank >= count:
         raise ConfigError(
-            f"{argument('device')} {name!r} is not there on this machine: choose cpu or auto"
+            f"this machine has {count} GPUs, and process {rank + 1} on it has none left: start at "
+            f"most {count} processes, or choose {argument('device', 'cpu')}"
         )
-    if name == "cuda":  # of several processes each has its own
-        return torch.device(name, local_rank())
-    return torch.device(name)
+    return torch.device(name, rank)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which products are computed in ``precision``."""
     half = precision != "float32"
     return torch.autocast(device.type, getattr(torch, precision) if half else None, enabled=half)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Let recurrent layers compute in float32 on a GPU, not in TF32 with its 10 bits (cuDNN)."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def sum_in_float64(values: Tensor) -> float:
+    """Return the sum of a tensor, in float64: on the CPU, as Apple's GPUs have no such numbers."""
+    return float(values.detach().cpu().double().sum())
 
 
 @contextlib.contextmanager

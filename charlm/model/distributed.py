@@ -61,7 +61,7 @@ class Processes:
         """Return whether a flag is set in any process."""
         if self.size == 1:
             return flag
-        return bool(self.mean(torch.tensor([float(flag)], device=_device())).item())
+        return bool(self.mean(torch.tensor([float(flag)])).item())
 
     def gather(self, tensor: Tensor, dim: int) -> Tensor:
         """Return the tensors of all processes, one after the other along ``dim``."""
@@ -77,7 +77,7 @@ class Processes:
         if self.size == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, device=_device())
+        distributed.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
     def leave(self) -> None:
@@ -91,10 +91,6 @@ def is_from_another_process(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or any(
         word in str(error).lower() for word in ("gloo", "nccl", "connection closed by peer")
     )
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
 
 
 def launched() -> Processes:
@@ -133,6 +129,17 @@ def _variable(name: str, default: str, *, minimum: int = 0) -> int:
     return int(value)
 
 
+def _backend(device: torch.device) -> str:
+    """Return what carries the messages: between GPUs nccl, but on Windows, which has none.
+
+    Those of few bytes go from CPU to CPU by gloo in any case: it tells at once that a process has
+    ended, and nccl after minutes.
+    """
+    if device.type == "cuda" and distributed.is_nccl_available():
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
+
+
 def join(device: torch.device) -> Processes:
     """Join the processes that this one is part of, and return them.
 
@@ -145,9 +152,8 @@ def join(device: torch.device) -> Processes:
     if device.type == "cuda":
         torch.cuda.set_device(local_rank())
     if not distributed.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
         try:
-            distributed.init_process_group(backend, timeout=TIMEOUT)
+            distributed.init_process_group(_backend(device), timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"cannot join the other processes: {reason}") from None

@@ -44,15 +44,18 @@ def locked_dropout(
 def drop_connect(weight: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     """Return ``weight`` with ``share`` of its entries dropped, the others scaled up (DropConnect).
 
-    The share is rounded to one in 256: whether an entry is dropped takes one random byte.
+    The share is rounded to one in 256: on a CPU, whether an entry is dropped takes one random byte.
 
     Source: Wan et al. (2013), Regularization of neural networks using DropConnect; on recurrent
     matrices Merity et al. (2017), arXiv:1708.02182.
     """
     bound = round(256 * share)
-    words = torch.empty((weight.numel() + 7) // 8, device=weight.device, dtype=torch.int64)
-    words.random_(-(2**63), None, generator=generator)
-    kept = words.view(torch.uint8)[: weight.numel()].view(weight.shape) >= bound
+    if weight.device.type == "cpu":
+        words = torch.empty((weight.numel() + 7) // 8, dtype=torch.int64)
+        words.random_(-(2**63), None, generator=generator)
+        kept = words.view(torch.uint8)[: weight.numel()].view(weight.shape) >= bound
+    else:  # Apple's GPUs do not draw from so wide a range, and for others it is no faster
+        kept = torch.empty_like(weight).bernoulli_(1 - bound / 256, generator=generator)
     return weight * kept * (256 / (256 - bound))
 
 

@@ -100,7 +100,7 @@ def resume(
         undo.pop_all()
     is_latest = path.stem == "latest"
     notices = [] if is_latest else [f"resumes from {path}, as there is no latest{path.suffix}"]
-    return Run(run_dir, trainer, notices)
+    return Run(run_dir, trainer, [*machine.notices, *notices])
 
 
 def _latest(run: PathLike) -> Path:

@@ -198,17 +198,23 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run is computed on."""
+    """What a run is computed on.
+
+    Attributes:
+        notices: a line for each accelerator that is there and cannot compute.
+    """
 
     compute: ComputeConfig
     device: torch.device
     processes: Processes
+    notices: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, compute: ComputeConfig) -> "Machine":
         """Find the device, and join the processes that torchrun has started."""
-        device = find_device(compute.device)
-        return cls(compute=compute, device=device, processes=join(device))
+        notices: list[str] = []
+        device = find_device(compute.device, notices)
+        return cls(compute=compute, device=device, processes=join(device), notices=tuple(notices))
 
 
 def tuned_trainer(

@@ -22,6 +22,7 @@ RECENT_EVALUATIONS = 3  # of which the cost is taken: what remembers longer is r
 EXIT_SHARE = 0.05  # of the time that the start took, which leaving Python takes
 MEMORY = 0.03  # share of a run in minutes over which the pace is measured
 TOLERANCE = 0.02  # share of a run in minutes by which the planned end may be off
+LEAST_MEASURED, LEAST_SECONDS = 20, 2.0  # steps or seconds after which the pace is known
 REST = 0.02  # share of a run in minutes between two changes of the planned end
 
 
@@ -78,7 +79,7 @@ class TimePlan:
         self.interval = 0  # steps between evaluations, where the plan has changed them
         self.recent: deque[float] = deque()  # seconds of the last steps
         self.recent_seconds = 0.0
-        self.step_seconds = 0.0  # of all steps of this session
+        self.steps, self.step_seconds = 0, 0.0  # of this session
         self.evaluations = 0
         # Seconds that the last evaluations took, as multiples of what was expected.
         self.slower: deque[float] = deque(maxlen=RECENT_EVALUATIONS)
@@ -104,20 +105,33 @@ class TimePlan:
         """
         self.spent = spent
         self.step_seconds += step_seconds
+        self.steps += 1
+        if self.steps == 2:  # the first one, which loads what is needed, says nothing of the others
+            self.recent.clear()
+            self.recent_seconds = 0.0
         self.recent.append(step_seconds)
         self.recent_seconds += step_seconds
         if evaluation_seconds is not None:
             self.evaluations += 1
             length = evaluated_length(config, self.held_out, self.step_characters)
             self.slower.append(evaluation_seconds / self._cost(length))
-        memory = max(2.0, MEMORY * 60 * config.minutes)
-        while len(self.recent) > 20 and self.recent_seconds - self.recent[0] > memory:
+        memory = max(LEAST_SECONDS, MEMORY * 60 * config.minutes)
+        while len(self.recent) > LEAST_MEASURED and self.recent_seconds - self.recent[0] > memory:
             self.recent_seconds -= self.recent.popleft()
 
     @property
     def pace(self) -> float:
         """Seconds per step, of late."""
         return max(self.recent_seconds / max(1, len(self.recent)), 1e-9)
+
+    @property
+    def _is_measured(self) -> bool:
+        """Whether the pace is known: a step may be one that no clock sees, or the slow first one.
+
+        A GPU may be some steps behind, see ``trainer.MOST_UNREAD``.
+        """
+        enough = len(self.recent) >= LEAST_MEASURED or self.recent_seconds >= LEAST_SECONDS
+        return enough and self.steps > 1
 
     def evaluation_seconds(self, config: TrainConfig) -> float:
         """Return how long an evaluation takes with all that follows it, such as saving."""
@@ -173,6 +187,8 @@ class TimePlan:
         fitting = max(1, int((left - last) / per_step))
         end = int(min(step + fitting, max(self.most_steps, step + 1)))
         if config.total_steps is None:
+            if not self._is_measured and left > self.recent_seconds:
+                return config, None
             wanted = config.decay_steps  # as the user gave it
             stale = (step - counters.best_step) / config.evaluation_interval
             if counters.best_loss is not None and stale >= PATIENCE:

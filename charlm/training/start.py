@@ -77,7 +77,7 @@ def start(
         dataset, stream, model_config, config, notices = _prepare(
             texts, settings, base, run_dir.path, machine, on_progress
         )
-        notices = left_out + notices
+        notices = [*machine.notices, *left_out, *notices]
         model = CharLM(model_config, dataset.tokenizer.vocab_size, seed=config.seed)
         model.to(machine.device)
         if base is not None:

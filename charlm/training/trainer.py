@@ -29,14 +29,13 @@ from charlm.model.distributed import Processes
 from charlm.model.language_model import CharLM
 from charlm.model.layers import ALONE
 from charlm.tensor_file import Tensors
-from charlm.training.optim import learning_rate, make_optimizer
+from charlm.training import optim
 from charlm.training.progress import Progress
 from charlm.training.schedule import TimePlan, evaluated_length
 from charlm.training.threads import ThreadChoice
 
-# The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
-# 1e-3, and there is room for a norm of 512. Source: Micikevicius et al. (2018), arXiv:1710.03740.
-FLOAT16_SCALE = 128.0
+MOST_OVERFLOWS = 20  # steps in a row that are left out until a lower scale fits
+MOST_UNREAD = 8  # steps that a GPU may be behind: with more, the pace of a step is not known
 
 
 class Trainer:
@@ -96,7 +95,8 @@ class Trainer:
             precision == "bfloat16" and self.device.type == "cuda"
         )
         self.stream = dataset.stream(config) if stream is None else stream
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = optim.make_optimizer(model, config)
+        self.scaler = optim.make_scaler(self.device, enabled=self.in_float16)
         self.generator = torch.Generator(self.device)
         self.state: State = self._initial_state()
         self.counters = Counters()
@@ -104,6 +104,7 @@ class Trainer:
         self.unread: collections.deque[tuple[int, Tensor, torch.cuda.Event | None]]
         self.unread = collections.deque()
         self.grad_norm = 0.0  # of the last step that was read
+        self.overflows = 0  # steps in a row that were left out
 
     def step(self) -> tuple[Tensor, Tensor]:
         """Do one update; return the loss (nats per character) and the gradient norm.
@@ -119,7 +120,7 @@ class Trainer:
             self.state = self._initial_state()
         self.generator.manual_seed(_mixed(self.config.seed, step))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
+            group["lr"] = optim.learning_rate(step, self.config)
         self.model.train()
         self.optimizer.zero_grad()
         with autocast(self.device, self.precision):
@@ -134,36 +135,40 @@ class Trainer:
             )
             if window.scored is not None:  # of all processes: some may have more to score
                 loss = loss * (self.processes.size / window.scored)
-        scale = FLOAT16_SCALE if self.in_float16 else 1.0
-        (loss * scale).backward()
-        if scale != 1.0:
-            for parameter in self.model.parameters():
-                parameter.grad = None if parameter.grad is None else parameter.grad / scale
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         bound = self.config.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         mean = self.processes.mean(loss.detach().clone())
         self._queue(step, torch.stack([mean, norm.detach()]))
         if self.device.type == "cpu":
             self.read()  # before the update, so that a divergence never reaches the weights
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # in float16 not where a gradient is infinite
+        self.scaler.update()
         self.state = tuple(s.detach().float() for s in state)
         self.counters = replace(self.counters, step=step + 1)
         return mean, norm.detach()
 
-    def read(self, *, wait: bool = True) -> None:
-        """Note the losses and norms of all steps so far, or of those that a GPU is through with.
+    def read(self, *, but: int = 0) -> None:
+        """Note the losses and norms of all steps so far but the last few.
+
+        Which they are does not depend on time, so that several processes fail at the same step.
+
+        Args:
+            but: how many, at most, are left to be read later. A GPU may be behind by so many.
 
         Raises:
             DivergenceError: if one is not finite.
         """
-        while self.unread:
-            step, values, ready = self.unread[0]
-            if ready is not None and not ready.query():
-                if not wait:
-                    return
+        while len(self.unread) > but:
+            step, values, ready = self.unread.popleft()
+            if ready is not None:
                 ready.synchronize()
-            self.unread.popleft()
             loss, norm = values.tolist()
+            overflow = self.in_float16 and math.isfinite(loss) and not math.isfinite(norm)
+            self.overflows = self.overflows + 1 if overflow else 0
+            if overflow and self.overflows <= MOST_OVERFLOWS:
+                norm = self.grad_norm
             self._check_finite(step, loss, norm)
             loss_sum, count = self.counters.loss_sum + loss, self.counters.loss_count + 1
             self.counters = replace(self.counters, loss_sum=loss_sum, loss_count=count)
@@ -216,7 +221,7 @@ class Trainer:
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, yielding after every step, and evaluate on the way."""
-        began = time.monotonic()
+        began = time.perf_counter()
         before = self.counters
         plan = TimePlan(
             self.config,
@@ -226,19 +231,19 @@ class Trainer:
             self.most_interval,
         )
         while not self.finished:
-            step_began = time.monotonic()
+            step_began = time.perf_counter()
             proven = self._step_with_threads()
             step = self.counters.step
             due = self.config.is_evaluated(step) or self.finished
-            self.read(wait=due or self.processes.size > 1)  # all have to fail at the same step
-            step_seconds = time.monotonic() - step_began
+            self.read(but=0 if due else MOST_UNREAD)
+            step_seconds = time.perf_counter() - step_began
             if proven:
                 self.thread_choice.note(step_seconds)
             train_loss = self.counters.loss_sum / max(1, self.counters.loss_count)
             best_before = self.counters.best_loss
-            stepped = time.monotonic()
+            stepped = time.perf_counter()
             validation_loss = self.evaluate() if due else None
-            spent = time.monotonic() - began
+            spent = time.perf_counter() - began
             evaluation_seconds = spent + began - stepped if due else None
             self.counters = replace(self.counters, seconds=before.seconds + spent)
             plan.note(step_seconds, spent, self.config, evaluation_seconds=evaluation_seconds)
@@ -253,7 +258,7 @@ class Trainer:
                 best_loss=self.counters.best_loss,
                 is_best=self.counters.best_loss != best_before,
                 grad_norm=self.grad_norm,
-                learning_rate=learning_rate(step - 1, self.config),
+                learning_rate=optim.learning_rate(step - 1, self.config),
                 chars_per_second=self._chars_per_step * (step - before.step) / max(spent, 1e-9),
                 seconds=self.counters.seconds,
                 seconds_left=plan.seconds_left(self.config, self.counters),
@@ -321,7 +326,7 @@ class Trainer:
                 init_sha256=self.init_sha256,
             ),
             stages=self.stages,
-            counters=self.counters,
+            counters=replace(self.counters, **optim.scale_of(self.scaler)),
             optimizer={
                 f"{name}.{key}": value.detach().float().cpu().numpy().copy()
                 for parameter, name in names.items()
@@ -349,6 +354,7 @@ class Trainer:
             for name in self._state_names
         )
         self.counters = checkpoint.counters
+        optim.restore_scale(self.scaler, self.counters.loss_scale, self.counters.scaled_steps)
 
     def _initial_state(self) -> State:
         return self.model.initial_state(self.lanes.stop - self.lanes.start)
@@ -364,8 +370,8 @@ class Trainer:
     def _tensor(self, ids: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(ids.astype(np.int64))
         if self.device.type == "cuda":  # from such memory a copy need not wait
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)  # on Apple's GPUs it has to: it would read freed memory
 
     def _queue(self, step: int, values: Tensor) -> None:
         """Queue the loss and the norm of a step for :meth:`read`, without waiting for them."""
@@ -379,7 +385,7 @@ class Trainer:
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
-                rate = learning_rate(step, self.config)
+                rate = optim.learning_rate(step, self.config)
                 clip = f"{'lower' if self.config.grad_clip else 'set'} {argument('grad_clip')}"
                 if self.in_float16:
                     clip = f"choose {argument('precision', 'float32')}"

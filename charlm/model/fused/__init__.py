@@ -51,6 +51,24 @@ def _torch_loop(kernel: Callable[..., tuple[Tensor, ...]]) -> Loop:
     return loop
 
 
+def _cudnn_loop(loop: Loop) -> Loop:
+    """Return one of torch's loops with all that it takes as cuDNN wants it.
+
+    The weights are views of one flat tensor; of others cuDNN would make one in every step, and warn
+    of it. Half precision is float16 for them, as torch has it, whatever was asked for.
+    """
+
+    def flat_loop(x: Tensor, state: State, w: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        dtype = torch.float16 if torch.is_autocast_enabled(x.device.type) else x.dtype
+        flat = torch.cat([weight.flatten() for weight in w.values()]).to(dtype)
+        pieces = flat.split([weight.numel() for weight in w.values()])
+        views = {n: piece.view(w[n].shape) for n, piece in zip(w, pieces, strict=True)}
+        with torch.autocast(x.device.type, enabled=False):
+            return loop(x.to(dtype), tuple(s.to(dtype) for s in state), views)
+
+    return flat_loop
+
+
 def _coupled_loop(loop: Loop) -> Loop:
     """Return the loop of an LSTM with coupled gates, given that of an LSTM.
 
@@ -78,14 +96,18 @@ TORCH_LOOPS: dict[Cell, Loop] = {
     RNN(): _torch_loop(torch.rnn_tanh),
     RNN(nonlinearity="relu"): _torch_loop(torch.rnn_relu),
     LSTM(): _torch_loop(torch.lstm),
-    LSTM(coupled_gates=True): _coupled_loop(_torch_loop(torch.lstm)),
     GRU(): _torch_loop(torch.gru),
 }
+CUDNN_LOOPS = {cell: _cudnn_loop(loop) for cell, loop in TORCH_LOOPS.items()}
+for _loops in (TORCH_LOOPS, CUDNN_LOOPS):
+    _loops[LSTM(coupled_gates=True)] = _coupled_loop(_loops[LSTM()])
 
 
 def fused_loop(cell: Cell, device_type: str) -> Loop | None:
     """Return the fastest loop of a cell on a device, None if it has none."""
     if isinstance(cell, LinearCell):
         return linear_loop(cell)
+    if device_type == "cuda":
+        return CUDNN_LOOPS.get(cell)
     own = CPU_LOOPS.get(cell) if device_type == "cpu" else None
     return own or TORCH_LOOPS.get(cell)
