@@ -17,6 +17,9 @@ from charlm.errors import CheckpointError, ConfigError
 PathLike = str | os.PathLike[str]
 ProgressCallback = Callable[[int], object]  # is told how many bytes or characters were done since
 TEMPORARY = ".charlm-*.tmp"  # the pattern of the names that a write uses until it is whole
+WINDOWS = os.name == "nt"  # all of charlm looks here
+REPLACE_SECONDS = 2.0  # that a file may be open in another program when it is replaced on Windows
+REPLACE_NAP = 0.02  # seconds between two tries
 
 
 def no_progress(count: int) -> None:
@@ -194,7 +197,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105
+        _replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -214,16 +217,36 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _replace(source: Path, target: Path) -> None:
+    """Give a file the name of another one, which it replaces.
+
+    Windows refuses that while any program has the file open, such as one that reads the model or
+    looks for viruses, and most are done in a moment. So there it is tried again for a while.
+    Elsewhere an open file can be replaced, and a refusal is final.
+    """
+    end = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)  # noqa: PTH105
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() >= end:
+                raise
+        time.sleep(REPLACE_NAP)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` last through a power failure, where the system can."""
-    try:
+    """Make a rename in ``folder`` last through a power failure, where the system can.
+
+    Windows opens no folders, and some file systems sync none. The file itself is whole and synced
+    by then, so that is no reason to call it unwritten.
+    """
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # pragma: no cover (Windows opens no folders)
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def age_of(file: Path) -> float:

@@ -109,6 +109,9 @@ class RunDir:
         with contextlib.suppress(CheckpointError):
             self._check()  # the path may lead to another folder by now
             for path in (*map(self.path.joinpath, OWN_FILES), *self.path.glob(TEMPORARY)):
+                # Windows removes no ids that are mapped. With their facts they count as nothing.
+                if path.name == id_cache.FACTS and path.with_name(id_cache.IDS).exists():
+                    continue
                 with contextlib.suppress(OSError):
                     path.unlink()
             for folder in self.made:

@@ -1,0 +1,144 @@
+"""Windows and unusual file systems, imitated: what fails there, and what is missing there."""
+
+import errno
+import fcntl
+import io
+import os
+import random
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from conftest import DATA, QUICK, QUICK_FLAGS, ROOT, one_line
+
+from charlm import files
+from charlm.cli import main, terminal
+from charlm.cli.train import silence_all_but_the_first
+from charlm.data import id_cache
+from charlm.errors import CharlmError, CheckpointError
+from charlm.files import shell_command, write_atomically
+from charlm.training import lock
+from charlm.training.lock import Lock
+from charlm.training.resume import resume
+from charlm.training.start import start
+
+LSTM = str(DATA / "golden-lstm.safetensors")
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    monkeypatch.setattr(files, "WINDOWS", True, raising=False)
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """A clock that only sleeping moves; what was slept, in seconds."""
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.monotonic", lambda: sum(slept))
+    return slept
+
+
+def refusing(monkeypatch, times):
+    """Let a file be replaced only after it was refused so often, as while another program reads."""
+    rename, left = os.replace, iter(range(times))
+
+    def replace(source, target):
+        if next(left, None) is not None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(source), 5, str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("times", [1, 7, 60])
+def test_a_file_that_is_open_elsewhere_is_replaced_when_it_is_closed(
+    tmp_path, windows, naps, monkeypatch, times
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    refusing(monkeypatch, times)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+    assert len(naps) == times
+
+
+def test_a_file_that_stays_open_is_an_error_after_two_seconds(tmp_path, windows, naps, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    refusing(monkeypatch, sys.maxsize)
+    with pytest.raises(CheckpointError, match=r"cannot write .*: Permission denied"):
+        write_atomically(path, b"new")
+    assert 2 <= sum(naps) < 2.1
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_elsewhere_a_refusal_is_final(tmp_path, naps, monkeypatch):
+    refusing(monkeypatch, sys.maxsize)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        write_atomically(tmp_path / "file", b"new")
+    assert naps == []
+
+
+def test_a_reader_of_the_ids_and_of_the_model_does_not_end_a_training(
+    workplace, windows, naps, monkeypatch
+):
+    monkeypatch.setattr(id_cache, "LARGE", 1)
+    refusing(monkeypatch, 3)
+    assert sum(1 for _ in start(["text.txt"], out="run", **QUICK).progress()) == QUICK["steps"]
+
+
+@pytest.mark.parametrize("name", ["open", "fsync"])
+def test_a_file_system_that_syncs_no_folders_takes_saves(tmp_path, monkeypatch, name):
+    """Windows does not even open them."""
+    call = getattr(os, name)
+
+    def refused(target, *more):
+        if Path(target).is_dir() if name == "open" else os.path.isdir(f"/dev/fd/{target}"):  # noqa: PTH112
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return call(target, *more)
+
+    monkeypatch.setattr(os, name, refused)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_start_that_fails_while_its_ids_are_mapped_leaves_a_folder_for_the_next(
+    workplace, monkeypatch
+):
+    """Windows removes no file that is mapped."""
+    unlink = Path.unlink
+
+    def refused(path, **options):
+        if path.name == "text.npy":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, **options)
+
+    monkeypatch.setattr(id_cache, "LARGE", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        with pytest.raises(CharlmError):
+            start(["text.txt"], out="run", **(QUICK | {"batch_size": 10**9}))
+    start(["text.txt"], out="run", **QUICK)
+
+
+def test_git_changes_no_line_ends():
+    """Those of the texts and pages that come with charlm count."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    found = subprocess.run(
+        ["git", "check-attr", "text", "corpora/english.txt", "charlm/server/pages/page.js"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line.rpartition(" ")[2] for line in found.stdout.splitlines()] == ["unset"] * 2
