@@ -22,7 +22,7 @@ from charlm.cli import main, terminal
 from charlm.cli.train import silence_all_but_the_first
 from charlm.data import id_cache
 from charlm.errors import CharlmError, CheckpointError
-from charlm.files import shell_command, write_atomically
+from charlm.files import install_command, shell_command, write_atomically
 from charlm.training import lock
 from charlm.training.lock import Lock
 from charlm.training.resume import resume
@@ -142,3 +142,82 @@ def test_git_changes_no_line_ends():
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert [line.rpartition(" ")[2] for line in found.stdout.splitlines()] == ["unset"] * 2
+
+
+# ---- the lock
+
+
+@pytest.fixture
+def without_fcntl(monkeypatch):
+    """Locks of Windows: on bytes of a file that is open, and nobody can read those bytes."""
+
+    def locking(descriptor, mode, count):
+        assert (mode, count) == (2, 1)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) > os.fstat(descriptor).st_size + (1 << 20)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+    module = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=locking)
+    monkeypatch.setitem(sys.modules, "msvcrt", module)
+    monkeypatch.setattr(lock, "fcntl", None)
+    return module
+
+
+def test_without_fcntl_a_folder_has_one_trainer_too(tmp_path, without_fcntl):
+    held = Lock(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="another process is training in run folder"):
+            Lock(tmp_path)
+    held.check()
+    held.release()
+    assert list(tmp_path.iterdir()) == []
+    again = Lock(tmp_path)
+    del again  # as at the end of the process
+    Lock(tmp_path).release()
+
+
+def test_without_fcntl_a_run_is_held_while_it_trains(workplace, without_fcntl):
+    run = start(["text.txt"], out="run", **QUICK)
+    for progress in run.progress():
+        if progress.step == 2:
+            with pytest.raises(CheckpointError, match="another process is training"):
+                resume("run")
+    names = {path.name for path in Path("run").iterdir()}
+    assert names == {"best.safetensors", "latest.safetensors", "metrics.jsonl"}
+    resume("run", steps=9).run_dir.release()
+
+
+def test_without_fcntl_a_start_that_fails_leaves_nothing(workplace, without_fcntl, monkeypatch):
+    """Windows removes neither an open file nor a folder with one."""
+    unlink, opened = Path.unlink, []
+    monkeypatch.setattr(
+        without_fcntl, "locking", lambda descriptor, *_: opened.append(descriptor)
+    )  # fmt: skip
+
+    def refused(path, **options):
+        if path.name == lock.LOCK and Path(f"/proc/self/fd/{opened[-1]}").exists():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(CharlmError):
+        start(["text.txt"], out="new/run", **(QUICK | {"batch_size": 10**9}))
+    assert sorted(path.name for path in Path().iterdir()) == ["text.txt"]
+
+
+def test_the_lock_of_a_killed_trainer_is_gone_and_its_file_counts_as_nothing(
+    workplace, without_fcntl
+):
+    Path("run").mkdir()
+    Path("run", lock.LOCK).touch()
+    start(["text.txt"], out="run", **QUICK)
+
+
+def test_without_fcntl_a_file_system_may_have_no_locks(tmp_path, without_fcntl, monkeypatch):
+    def locking(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(without_fcntl, "locking", locking)
+    Lock(tmp_path).release()
