@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shlex
 import stat
@@ -113,8 +114,38 @@ def as_path(name: PathLike) -> str:
 
 
 def shell_command(words: Iterable[str]) -> str:
-    """Return words as one line that a shell reads back as these words."""
-    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
+    """Return words as one line that a shell reads back as these words.
+
+    On Windows that is cmd.exe, and PowerShell for words without ``"`` and with at most one ``%``.
+    """
+    quote = _quote_for_cmd if WINDOWS else _quote
+    return " ".join(map(quote, words))
+
+
+def install_command(package: str) -> str:
+    """Return the command that installs a package with an extra, such as ``charlm[serve]``."""
+    return shell_command(["pip", "install", package])
+
+
+def _quote(word: str) -> str:
+    return shlex.quote(word) if word.isprintable() else _ansi_c(word)
+
+
+def _quote_for_cmd(word: str) -> str:
+    r"""Return a word as cmd.exe hands it on, and as a program on Windows then takes it.
+
+    A program takes what is in double quotes as it is, but ``\"`` as a quote, and backslashes before
+    a quote as half as many. cmd.exe leaves alone what is in quotes, but ends them at ``\"`` too,
+    and puts a variable in the place of ``%NAME%``. A ``^`` keeps it from both, outside of quotes
+    only; so where that is needed, the quotes around the word get one as well.
+    """
+    if re.fullmatch(r"[\w+=:./\\-]+", word):
+        return word
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    quoted = '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
+    if '"' in word or word.count("%") > 1:
+        return re.sub(r'(["%^&|<>()!])', r"^\1", quoted)
+    return quoted
 
 
 def _ansi_c(word: str) -> str:
