@@ -223,6 +223,78 @@ def test_without_fcntl_a_file_system_may_have_no_locks(tmp_path, without_fcntl, 
     Lock(tmp_path).release()
 
 
+# ---- signals
+
+
+@pytest.mark.parametrize("use", [terminal.Stop, terminal.stop_signals])
+@pytest.mark.parametrize("missing", ["SIGHUP", "SIGBREAK"])
+def test_every_handler_is_put_back_whatever_signals_there_are(monkeypatch, use, missing):
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    monkeypatch.delattr(signal, missing)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        with use():
+            assert [signal.getsignal(number) for number in numbers] != before
+        assert [signal.getsignal(number) for number in numbers] == before
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_ctrl_break_stops_as_ctrl_c_does(run, monkeypatch):
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    monkeypatch.delattr(signal, "SIGHUP")
+    # Else the signal would end this process where nobody listens to it.
+    monkeypatch.setattr(signal, "raise_signal", lambda number: handled(number))
+
+    def handled(number):
+        handler = signal.getsignal(number)
+        assert callable(handler), "nobody listens"
+        handler(number, None)
+
+    with terminal.Stop() as stop:
+        signal.raise_signal(signal.SIGBREAK)
+    assert stop.signal == signal.SIGBREAK
+    with pytest.raises(terminal.StopSignal), terminal.stop_signals():
+        signal.raise_signal(signal.SIGBREAK)
+
+
+class Unread(io.StringIO):
+    """A pipe that nobody reads any more; the error is that of the system."""
+
+    error: OSError = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", ["posix", "windows"])
+def test_a_reader_that_has_seen_enough_is_no_error(workplace, capfd, monkeypatch, request, kind):
+    """Windows has no name for SIGPIPE, and calls a closed pipe an invalid argument."""
+    monkeypatch.delattr(signal, "SIGPIPE")
+    stream = Unread()
+    if kind == "windows":
+        request.getfixturevalue("windows")
+        stream.error = OSError(errno.EINVAL, "Invalid argument")
+    monkeypatch.setattr(sys, "stdout", stream)
+    command = ["generate", LSTM, "-p", "The", "-l", "30", "--seed", "1", "--save-state", "state"]
+    assert main(command) == 141
+    assert capfd.readouterr().err == "seed 1\n"
+    assert Path("state").exists()
+
+
+def test_elsewhere_an_invalid_argument_is_an_error(capfd, monkeypatch):
+    stream = Unread()
+    stream.error = OSError(errno.EINVAL, "Invalid argument")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["corpus"]) == 1
+    assert capfd.readouterr().err == "charlm: error: cannot write to stdout: Invalid argument\n"
+
+
 # ---- printed commands
 
 
@@ -305,3 +377,97 @@ def test_windows_gets_commands_of_its_own_for_a_run(run, windows):
     assert re.search(r'^repeat:   charlm train "a text.txt" --', err, re.MULTILINE)
     assert re.search(r'^more:     charlm generate "a run" --', err, re.MULTILINE)
     assert run("info", "a run", "--json")[0] == 0
+
+
+# ---- the terminal
+
+
+def test_text_has_the_line_ends_that_it_has(monkeypatch):
+    data = io.BytesIO()
+    stream = io.TextIOWrapper(data, encoding="cp1252", newline="\r\n")  # as Windows opens it
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["generate", LSTM, "-p", "The\nsea", "-l", "300", "--seed", "1"]) == 0
+    assert data.getvalue().startswith(b"The\nsea")
+    assert b"\r" not in data.getvalue()
+
+
+class Console(io.TextIOWrapper):
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        return 1
+
+
+@pytest.mark.parametrize("fails", ["", "GetConsoleMode", "SetConsoleMode"])
+def test_colours_are_shown_where_the_console_obeys_codes(workplace, windows, monkeypatch, fails):
+    asked = []
+
+    def get_console_mode(console, pointer):
+        assert console.value == 1001
+        pointer._obj.value = 3
+        return fails != "GetConsoleMode"
+
+    def set_console_mode(console, mode):
+        asked.append((console.value, mode))
+        return fails != "SetConsoleMode"
+
+    kernel32 = types.SimpleNamespace(GetConsoleMode=get_console_mode)
+    kernel32.SetConsoleMode = set_console_mode
+    monkeypatch.setattr("ctypes.windll", types.SimpleNamespace(kernel32=kernel32), raising=False)
+    msvcrt = types.SimpleNamespace(get_osfhandle=lambda descriptor: 1000 + descriptor)
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Console(data, encoding="utf-8"))
+    Path("few.txt").write_text("The sea", encoding="utf-8")
+    assert main(["score", LSTM, "few.txt"]) == 0
+    assert (b"\033[" in data.getvalue()) == (not fails)
+    assert b"few.txt" in data.getvalue()
+    assert asked == ([] if fails == "GetConsoleMode" else [(1001, 7)])
+
+
+@pytest.mark.parametrize("what", ["silent", "text", "end"])
+def test_a_pipe_on_stdin_that_stays_silent_is_noticed(windows, naps, monkeypatch, what):
+    """Windows has select for sockets only."""
+    reading, writing = os.pipe()
+    ready = select.select
+
+    def refused(*_):
+        raise OSError(10038, "An operation was attempted on something that is not a socket")
+
+    def peek(pipe, size):
+        if not ready([pipe], [], [], 0)[0]:
+            return 0, 0
+        if what == "end":
+            raise BrokenPipeError(errno.EPIPE, "The pipe has been ended")
+        return 1, 0
+
+    monkeypatch.setattr(select, "select", refused)
+    monkeypatch.setitem(sys.modules, "_winapi", types.SimpleNamespace(PeekNamedPipe=peek))
+    msvcrt = types.SimpleNamespace(get_osfhandle=lambda descriptor: descriptor)
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    if what == "text":
+        os.write(writing, b"x")
+    elif what == "end":
+        os.close(writing)
+    assert terminal._something_comes(reading, 1.5) == (what != "silent")
+    assert sum(naps) == pytest.approx(1.5 if what == "silent" else 0, abs=0.1)
+    for descriptor in (reading, writing)[: 1 if what == "end" else 2]:
+        os.close(descriptor)
+
+
+def test_what_the_other_processes_say_is_lost_whatever_the_encoding(monkeypatch):
+    """Windows opens text files in an encoding that lacks most characters."""
+    opened = Path.open
+
+    def on_windows(path, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
+        return opened(path, mode, buffering, encoding or "cp1252", errors, newline)
+
+    monkeypatch.setattr(Path, "open", on_windows)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    for name, value in (("WORLD_SIZE", 2), ("RANK", 1), ("MASTER_ADDR", "x"), ("MASTER_PORT", 1)):
+        monkeypatch.setenv(name, str(value))
+    silence_all_but_the_first()
+    with sys.stdout as stream:
+        print("漢字 \udcff", file=stream, flush=True)
