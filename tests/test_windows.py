@@ -471,3 +471,21 @@ def test_what_the_other_processes_say_is_lost_whatever_the_encoding(monkeypatch)
     silence_all_but_the_first()
     with sys.stdout as stream:
         print("漢字 \udcff", file=stream, flush=True)
+
+
+# ---- the server
+
+
+def test_a_port_is_never_shared_with_another_server(windows, monkeypatch):
+    """On Windows SO_REUSEADDR means that."""
+    http = pytest.importorskip("charlm.server.http")
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
+    with http.listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE) != 0
+
+
+def test_a_package_that_is_missing_is_named_with_a_command_for_windows(run, windows, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    one_line(*(result := run("completion", "bash")), expected=1)
+    assert 'pip install "charlm[completion]"' in result[2]
