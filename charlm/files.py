@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shlex
 import stat
@@ -17,6 +18,9 @@ from charlm.errors import CheckpointError, ConfigError
 PathLike = str | os.PathLike[str]
 ProgressCallback = Callable[[int], object]  # is told how many bytes or characters were done since
 TEMPORARY = ".charlm-*.tmp"  # the pattern of the names that a write uses until it is whole
+WINDOWS = os.name == "nt"  # all of charlm looks here
+REPLACE_SECONDS = 2.0  # that a file may be open in another program when it is replaced on Windows
+REPLACE_NAP = 0.02  # seconds between two tries
 
 
 def no_progress(count: int) -> None:
@@ -110,8 +114,38 @@ def as_path(name: PathLike) -> str:
 
 
 def shell_command(words: Iterable[str]) -> str:
-    """Return words as one line that a shell reads back as these words."""
-    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
+    """Return words as one line that a shell reads back as these words.
+
+    On Windows that is cmd.exe, and PowerShell for words without ``"`` and with at most one ``%``.
+    """
+    quote = _quote_for_cmd if WINDOWS else _quote
+    return " ".join(map(quote, words))
+
+
+def install_command(package: str) -> str:
+    """Return the command that installs a package with an extra, such as ``charlm[serve]``."""
+    return shell_command(["pip", "install", package])
+
+
+def _quote(word: str) -> str:
+    return shlex.quote(word) if word.isprintable() else _ansi_c(word)
+
+
+def _quote_for_cmd(word: str) -> str:
+    r"""Return a word as cmd.exe hands it on, and as a program on Windows then takes it.
+
+    A program takes what is in double quotes as it is, but ``\"`` as a quote, and backslashes before
+    a quote as half as many. cmd.exe leaves alone what is in quotes, but ends them at ``\"`` too,
+    and puts a variable in the place of ``%NAME%``. A ``^`` keeps it from both, outside of quotes
+    only; so where that is needed, the quotes around the word get one as well.
+    """
+    if re.fullmatch(r"[\w+=:./\\-]+", word):
+        return word
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    quoted = '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
+    if '"' in word or word.count("%") > 1:
+        return re.sub(r'(["%^&|<>()!])', r"^\1", quoted)
+    return quoted
 
 
 def _ansi_c(word: str) -> str:
@@ -194,7 +228,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105
+        _replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -214,16 +248,36 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _replace(source: Path, target: Path) -> None:
+    """Give a file the name of another one, which it replaces.
+
+    Windows refuses that while any program has the file open, such as one that reads the model or
+    looks for viruses, and most are done in a moment. So there it is tried again for a while.
+    Elsewhere an open file can be replaced, and a refusal is final.
+    """
+    end = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            os.replace(source, target)  # noqa: PTH105
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() >= end:
+                raise
+        time.sleep(REPLACE_NAP)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` last through a power failure, where the system can."""
-    try:
+    """Make a rename in ``folder`` last through a power failure, where the system can.
+
+    Windows opens no folders, and some file systems sync none. The file itself is whole and synced
+    by then, so that is no reason to call it unwritten.
+    """
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # pragma: no cover (Windows opens no folders)
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def age_of(file: Path) -> float:

@@ -112,6 +112,14 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def windows(monkeypatch):
+    """Let charlm take this system for Windows."""
+    from charlm import files
+
+    monkeypatch.setattr(files, "WINDOWS", True)
+
+
+@pytest.fixture
 def run(workplace, capsys, monkeypatch):
     """Run a command in this process: exit status, stdout, stderr."""
     from charlm.cli import main

@@ -1,6 +1,8 @@
 """The command line: the only package that parses, prints and exits.
 
-stdout carries the product (text, JSON), stderr everything else; both are UTF-8 whatever the locale.
+stdout carries the product (text, JSON), stderr everything else; both are UTF-8 whatever the locale,
+with line ends as they are in the text whatever the system.
+
 A verb is one file with ``add_parser`` and ``run``, and one entry in ``VERBS``. Packages that need
 torch or numpy are imported inside ``run``, so that ``--help`` answers at once.
 
@@ -34,8 +36,17 @@ from charlm.cli import (
 from charlm.cli import inspect as inspect_run
 from charlm.cli import list as list_runs
 from charlm.cli.parser import parse
-from charlm.cli.terminal import StopSignal, Unfailing, complain, say, stop_signals
+from charlm.cli.terminal import (
+    StopSignal,
+    Unfailing,
+    complain,
+    reader_is_gone,
+    say,
+    stop_signals,
+)
 from charlm.errors import CharlmError
+
+SIGPIPE = 13  # Windows has no name for it
 
 VERBS = (
     train,
@@ -62,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     sys.stderr = Unfailing(sys.stderr)
     try:
         verb, arguments = parse(VERBS, argv)
@@ -75,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StopSignal as stop:
         say("\ncharlm: stopped")
         return 128 + stop.number
-    except BrokenPipeError:  # the reader has seen enough, as in "| head"
-        _close_stdout()
-        return 128 + signal.SIGPIPE
     except CharlmError as error:
         complain(error)
         return 1
-    except OSError as error:  # a full disk behind stdout, a folder that may not be entered
+    except OSError as error:
         _close_stdout()
+        if reader_is_gone(error):  # it has seen enough, as in "| head"
+            return 128 + SIGPIPE
+        # A full disk behind stdout, a folder that may not be entered.
         complain(f"{error.filename or 'cannot write to stdout'}: {error.strerror}")
         return 1
     except BaseException as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm.cli.parser import Subparsers
 from charlm.errors import PackageError
+from charlm.files import install_command
 
 SHELLS = ("bash", "zsh", "fish")
 LIST_RUNS = "command ls checkpoints 2>/dev/null"
@@ -39,9 +40,9 @@ def add_parser(verbs: Subparsers) -> None:
         help="print what completes verbs, flags and runs in a shell",
         description="Print a script for the shell, which then completes verbs, flags, their "
         "choices, files, and the runs under checkpoints/ at the tab key. It starts no Python. It "
-        "needs a package: pip install 'charlm[completion]'. For bash: charlm completion bash > "
-        "~/.local/share/bash-completion/completions/charlm; for zsh into the file _charlm in a "
-        "folder of $fpath; for fish: ~/.config/fish/completions/charlm.fish.",
+        f"needs a package: {install_command('charlm[completion]')}. For bash: charlm completion "
+        "bash > ~/.local/share/bash-completion/completions/charlm; for zsh into the file _charlm "
+        "in a folder of $fpath; for fish: ~/.config/fish/completions/charlm.fish.",
     )
     parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
 
@@ -52,7 +53,7 @@ def run(arguments: Namespace) -> int:
         import shtab
     except ImportError:
         raise PackageError(
-            "completion needs the package shtab: pip install 'charlm[completion]'"
+            f"completion needs the package shtab: {install_command('charlm[completion]')}"
         ) from None
     completers: dict[Any, Any] = {"RUN": RUNS, "FOLDER": shtab.DIRECTORY}
     completers |= dict.fromkeys(("FILE", "PAGE", "TRAINING_FILE"), shtab.FILE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from charlm.cli.parser import Subparsers, add_run, flag_of, name, utf8
 from charlm.cli.terminal import printable, say
 from charlm.errors import ConfigError
-from charlm.files import as_path
+from charlm.files import as_path, install_command
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
@@ -24,8 +24,8 @@ def add_parser(verbs: Subparsers) -> None:
         "but resume open, and which computes the same bits on any machine; .html is a page that "
         "writes with the model in any browser, without Python and without a network, the same text "
         "as generate --exact; .onnx is one step of the network for any program that runs ONNX "
-        "models, and needs the package onnx: pip install 'charlm[onnx]'. A file of the same kind "
-        "that charlm wrote is replaced, any other is left alone.",
+        f"models, and needs the package onnx: {install_command('charlm[onnx]')}. A file of the "
+        "same kind that charlm wrote is replaced, any other is left alone.",
     )
     add_run(parser)
     parser.add_argument(

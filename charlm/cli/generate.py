@@ -32,6 +32,7 @@ from charlm.cli.terminal import (
     printable,
     read_stdin,
     read_stdin_if_given,
+    reader_is_gone,
     say,
     say_unknown,
 )
@@ -204,7 +205,7 @@ def _write_samples(
     """Write samples, and save the state after each one to its file, if there are files."""
     stop = Stop()
     writer = TextWriter(arguments.delay, lambda: stop.signal is not None)
-    unread: BrokenPipeError | None = None  # nobody reads on, as behind "| head"
+    unread: OSError | None = None  # nobody reads on, as behind "| head"
     written = 0
     with stop:
         for sample, pieces in _best(samples, arguments.best_of or 1, stop):
@@ -214,7 +215,9 @@ def _write_samples(
                 else:
                     title = f"--- sample {written + 1} ---\n" if several else ""
                     _print_text(writer, title + prompt, pieces)
-            except BrokenPipeError as error:
+            except OSError as error:
+                if not reader_is_gone(error):
+                    raise
                 unread = error
             if files:
                 lm.save_state(sample.prompt_state(), files[written])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from charlm.cli.parser import Subparsers, name, utf8
 from charlm.cli.terminal import printable
 from charlm.errors import CheckpointError, ConfigError, PackageError, argument
+from charlm.files import install_command
 
 if TYPE_CHECKING:
     from charlm.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ def add_parser(verbs: Subparsers) -> None:
         "plot",
         help="draw the losses of runs as curves",
         description="Draw the losses that runs had on the way, in training (dashed) and "
-        "validation. It needs matplotlib: pip install 'charlm[plot]'.",
+        f"validation. It needs matplotlib: {install_command('charlm[plot]')}.",
     )
     parser.add_argument(
         "runs",

@@ -22,6 +22,7 @@ from charlm.cli.parser import (
 from charlm.cli.progress import ProgressBar
 from charlm.cli.terminal import (
     cut,
+    obeys_codes,
     printable,
     read_stdin,
     say,
@@ -129,11 +130,11 @@ def run(arguments: Namespace) -> int:
         lines = [line for whole in found for line in _by_line(whole)]
         _print_scores(lines, arguments.json, several=len(texts) > 1)
         return 0
-    shown = sys.stdout.isatty() if arguments.color == "auto" else arguments.color == "always"
+    shown = obeys_codes(sys.stdout) if arguments.color == "auto" else arguments.color == "always"
     if shown and not arguments.json:
         for whole in found:
             sys.stdout.write(colored(whole))
-        if sys.stderr.isatty():
+        if obeys_codes(sys.stderr):
             say(_legend())
     _print_scores(found, arguments.json)
     return 0

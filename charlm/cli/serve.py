@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from charlm.cli.parser import Subparsers, add_exact, add_unknown, name, utf8
 from charlm.cli.terminal import Stop, printable, say
 from charlm.errors import ConfigError, PackageError
+from charlm.files import install_command
 
 if TYPE_CHECKING:
     from charlm.server.models import Models
@@ -24,7 +25,8 @@ def add_parser(verbs: Subparsers) -> None:
         help="open a page to write with a model, and an HTTP interface",
         description="Serve models on this machine: a page to write with, and an interface that "
         "clients of OpenAI's completions speak. A run that is being trained is served with its "
-        "best model so far. It needs an extra: pip install 'charlm[serve]'. Ctrl-C stops it.",
+        f"best model so far. It needs an extra: {install_command('charlm[serve]')}. Ctrl-C stops "
+        "it.",
     )
     parser.add_argument(
         "runs",
@@ -81,7 +83,7 @@ def run(arguments: Namespace) -> int:
         if package not in PACKAGES:
             raise
         raise PackageError(
-            f"serve needs the package {package}: pip install 'charlm[serve]'"
+            f"serve needs the package {package}: {install_command('charlm[serve]')}"
         ) from None
     from charlm.server.models import Models
 

@@ -1,18 +1,22 @@
 """Lines for a terminal, words for a shell, and requests to stop from them."""
 
 import contextlib
+import errno
+import importlib
 import itertools
 import os
 import select
 import signal
 import stat
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from charlm import files
 from charlm.cli.parser import as_flag
 from charlm.errors import CharlmError, CorpusError
 
@@ -24,6 +28,8 @@ CLEAR_LINE = "\r\033[K"  # as a terminal reads it
 
 # Seconds that a pipe on stdin may be silent until that is said, and until that is an error.
 STDIN_NOTICE, STDIN_PATIENCE = 1.0, 30.0
+PIPE_NAP = 0.02  # seconds between two looks into a pipe on Windows, which cannot wait for one
+VIRTUAL_TERMINAL = 4  # the mode of a Windows console that obeys escape codes
 
 
 class Unfailing:
@@ -79,14 +85,55 @@ def is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def obeys_codes(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that obeys escape codes, as those of colours.
+
+    A console of Windows has to be told to; one that cannot would print them as they are.
+    """
+    if not stream.isatty():
+        return False
+    return not files.WINDOWS or _enable_codes(stream)
+
+
+def _enable_codes(stream: TextIO) -> bool:
+    """Let a Windows console obey escape codes; return whether it does."""
+    import ctypes
+
+    kernel32 = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    mode = ctypes.c_ulong()
+    try:
+        console = ctypes.c_void_p(_windows("msvcrt").get_osfhandle(stream.fileno()))
+    except (OSError, ValueError):  # not a stream of the system
+        return False
+    return bool(
+        kernel32.GetConsoleMode(console, ctypes.byref(mode))
+        and kernel32.SetConsoleMode(console, mode.value | VIRTUAL_TERMINAL)
+    )
+
+
+def _windows(name: str) -> Any:
+    """Return a module of Python that only Windows has."""
+    return importlib.import_module(name)
+
+
+def reader_is_gone(error: OSError) -> bool:
+    """Return whether an error says that nobody reads what is written to stdout any more.
+
+    On Windows to write to a pipe that was closed is an invalid argument.
+    """
+    if files.WINDOWS and error.errno == errno.EINVAL and error.filename is None:
+        return True
+    return isinstance(error, BrokenPipeError)
+
+
 def text_files(names: list[str]) -> list[Path]:
     """Return the text files that names of files and folders stand for; say what was left out."""
     from charlm.data.text_files import find_texts
 
-    files, notices = find_texts(names)
+    found, notices = find_texts(names)
     for notice in notices:
         say(printable(notice))
-    return files
+    return found
 
 
 def say_unknown(unknown: "UnknownCharacters") -> None:
@@ -141,10 +188,26 @@ def read_stdin_if_given() -> str:
 
 def _something_comes(descriptor: int, seconds: float) -> bool:
     """Wait until there is something to read, or the end; return whether that came in time."""
+    if files.WINDOWS:  # which has select for sockets only
+        return _something_comes_through_pipe(descriptor, seconds)
     try:
         return bool(select.select([descriptor], [], [], seconds)[0])
-    except (OSError, ValueError):  # Windows waits for sockets only
+    except (OSError, ValueError):  # a number beyond what select takes
         return True
+
+
+def _something_comes_through_pipe(descriptor: int, seconds: float) -> bool:
+    """Do what :func:`_something_comes` does, for a pipe on Windows."""
+    pipe = _windows("msvcrt").get_osfhandle(descriptor)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if _windows("_winapi").PeekNamedPipe(pipe, 0)[0]:
+                return True
+        except OSError:  # the end: whoever wrote has closed it
+            return True
+        time.sleep(PIPE_NAP)
+    return False
 
 
 def visible(text: str) -> str:
@@ -182,8 +245,17 @@ def cut(text: str, columns: int) -> str:
     return f"{text[: sum(1 for width in itertools.takewhile(columns.__gt__, widths))]}…"
 
 
+def _stop_signals() -> list[int]:
+    """Return the signals that ask to stop, beside Ctrl-C, of those that this system has.
+
+    SIGHUP comes when the terminal is closed, SIGBREAK is Ctrl-Break on Windows.
+    """
+    names = ("SIGTERM", "SIGHUP", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 class StopSignal(BaseException):
-    """SIGTERM or SIGHUP, raised like Ctrl-C so that what was begun is undone."""
+    """SIGTERM, SIGHUP or SIGBREAK, raised like Ctrl-C so that what was begun is undone."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -192,14 +264,13 @@ class StopSignal(BaseException):
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise :class:`StopSignal`, the first time, unless they are ignored."""
+    """Let SIGTERM and its like raise :class:`StopSignal`, once, unless they are ignored."""
 
     def note(number: int, frame: FrameType | None) -> None:
         signal.signal(number, lambda *_: None)
         raise StopSignal(number)
 
-    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    wanted = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    wanted = [number for number in _stop_signals() if signal.getsignal(number) == signal.SIG_DFL]
     before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield
@@ -211,8 +282,8 @@ def stop_signals() -> Iterator[None]:
 class Stop:
     """While in use, requests to stop are noted, to be acted on between two steps.
 
-    They are SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed), but for those that are
-    ignored, as under nohup. A second one does not wait.
+    They are SIGINT (Ctrl-C), SIGTERM, SIGHUP (the terminal was closed) and, on Windows, SIGBREAK,
+    but for those that are ignored, as under nohup. A second one does not wait.
 
     Args:
         first, second: what to say at the first and at the second one, if anything.
@@ -223,7 +294,7 @@ class Stop:
         self.signal: int | None = None
 
     def __enter__(self) -> "Stop":
-        numbers = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+        numbers = [signal.SIGINT, *_stop_signals()]
         wanted = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         self.before = {number: signal.signal(number, self._note) for number in wanted}
         return self
@@ -238,6 +309,6 @@ class Stop:
         with contextlib.suppress(OSError):
             if self.words[at_once]:
                 # In place of the bar and of the ^C in it; the bar is drawn anew below.
-                say(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{self.words[at_once]}")
+                say(f"{CLEAR_LINE if obeys_codes(sys.stderr) else ''}{self.words[at_once]}")
         if at_once:
             os._exit(128 + number)  # what is half written is a temporary file, as after a kill

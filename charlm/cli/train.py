@@ -75,7 +75,8 @@ def silence_all_but_the_first() -> None:
     from charlm.model.distributed import launched
 
     if not launched().first:
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        sys.stdout = sys.stderr = nowhere
 
 
 def reading_bar(files: list[str]) -> ProgressBar:

@@ -5,10 +5,9 @@ characters, once to write their ids to ``text.npy`` in the run folder. To resume
 is enough; ``text.json`` tells what it holds, with a checksum.
 """
 
-import contextlib
 import hashlib
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from charlm.data.text_files import Survey, TextReader
 from charlm.data.tokenizer import CharTokenizer, Ids
 from charlm.errors import CorpusError, TokenError
-from charlm.files import open_regular, sha256, temporary_path, write_atomically
+from charlm.files import atomic_file, open_regular, sha256, write_atomically
 
 LARGE = 1 << 26  # characters from which on the ids of a text stay in a file
 IDS, FACTS = "text.npy", "text.json"
@@ -35,51 +34,57 @@ def encode(text: TextReader, found: Survey, tokenizer: CharTokenizer, folder: Pa
         folder: where the ids are kept; None for memory.
 
     Raises:
-        CorpusError: if the text has changed since, or the file cannot be written.
+        CorpusError: if the text has changed since.
+        CheckpointError: if the file cannot be written.
     """
     if folder is not None:
         return _encode_to(folder, text, found, tokenizer)
     ids: Ids = np.empty(found.characters, tokenizer.dtype)
-    _fill(ids, text, found, tokenizer)
+    end = 0
+    for piece in _encoded(text, found, tokenizer):
+        start, end = end, end + len(piece)
+        ids[start:end] = piece
     return ids
 
 
 def _encode_to(folder: Path, text: TextReader, found: Survey, tokenizer: CharTokenizer) -> Ids:
-    """Write the ids of a text to a file in ``folder``, and return them mapped into memory."""
-    temporary = temporary_path(folder / IDS)
-    try:
-        shape = (found.characters,)
-        ids = np.lib.format.open_memmap(temporary, "w+", tokenizer.dtype, shape)
-        _reserve(temporary)
-        _fill(ids, text, found, tokenizer)
-        ids.flush()
-        facts = _facts(found.fingerprint, tokenizer) | {"sha256": _checksum(ids)}
-        os.replace(temporary, folder / IDS)  # noqa: PTH105
-    except OSError as error:
-        raise CorpusError(f"cannot write {folder / IDS}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write the ids of a text to a file in ``folder``, and return them mapped into memory.
+
+    The file is mapped only when it is whole: to write to a mapped file on a full disk would be
+    fatal, and Windows does not rename one.
+    """
+    header = {
+        "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
+        "fortran_order": False,
+        "shape": (found.characters,),
+    }
+    with atomic_file(folder / IDS) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in _encoded(text, found, tokenizer):
+            file.write(piece.data)
+    ids = open_ids(folder)
+    facts = _facts(found.fingerprint, tokenizer) | {"sha256": _checksum(ids)}
     write_atomically(folder / FACTS, json.dumps(facts).encode())
-    return open_ids(folder)
+    return ids
 
 
-def _reserve(path: Path) -> None:
-    """Reserve the space of a file: to write to a mapped file on a full disk would be fatal."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+def _encoded(text: TextReader, found: Survey, tokenizer: CharTokenizer) -> Iterator[Ids]:
+    """Yield the ids of a text in pieces, never more than were found when it was surveyed.
 
-
-def _fill(ids: Ids, text: TextReader, found: Survey, tokenizer: CharTokenizer) -> None:
-    """Fill ``ids`` (N,) from a text, which must still be the one that was surveyed."""
+    Raises:
+        CorpusError: at its end, if it is another text than then.
+    """
     digest = hashlib.sha256()
     end = 0
     for piece in text():
-        start, end = end, end + len(piece)
+        end += len(piece)
         digest.update(piece.encode("utf-8", "surrogatepass"))
-        if end <= len(ids):
-            with contextlib.suppress(TokenError):  # then the digest is another one too
-                ids[start:end] = tokenizer.encode(piece)
+        try:
+            ids = tokenizer.encode(piece)
+        except TokenError:  # then the digest is another one too
+            continue
+        if end <= found.characters:
+            yield ids
     if digest.hexdigest() != found.fingerprint:
         raise CorpusError("the text has changed while it was read: begin again")
 

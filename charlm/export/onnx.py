@@ -31,7 +31,7 @@ from charlm.data.items import line_end
 from charlm.data.tokenizer import UNKNOWN
 from charlm.errors import ConfigError, PackageError
 from charlm.export.trace import Op, trace
-from charlm.files import check_replaced, write_atomically
+from charlm.files import check_replaced, install_command, write_atomically
 from charlm.tensor_file import Tensors
 
 OPSET, IR_VERSION = 13, 7  # of ONNX 1.8, from 2020
@@ -69,7 +69,8 @@ def to_bytes(run: Checkpoint) -> bytes:
         import onnx
     except ImportError:
         raise PackageError(
-            "ONNX files need the package onnx, which is not installed: pip install 'charlm[onnx]'"
+            "ONNX files need the package onnx, which is not installed: "
+            + install_command("charlm[onnx]")
         ) from None
     if sum(array.nbytes for array in run.weights.values()) > MOST_BYTES:
         raise ConfigError("the model is too large for an ONNX file, which holds less than 2 GiB")

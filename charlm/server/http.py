@@ -9,6 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from charlm import files
 from charlm.errors import ConfigError, argument
 
 HEADER_SECONDS = 10.0  # in which the head of a request must be there
@@ -75,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError):
         raise ConfigError(f"there is no address {argument('host', host)}") from None
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _own_port(listener)
     try:
         listener.bind(address)
         listener.listen(512)
@@ -87,6 +88,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+def _own_port(listener: socket.socket) -> None:
+    """Let a socket take a port that a server had until a moment ago, but none that one has.
+
+    On Windows SO_REUSEADDR would take a port from a server that listens.
+    """
+    if not files.WINDOWS:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
 
 
 class HttpServer(uvicorn.Server):

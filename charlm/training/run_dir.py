@@ -26,7 +26,7 @@ from charlm.files import (
     shell_command,
     write_atomically,
 )
-from charlm.training.lock import Lock
+from charlm.training.lock import LOCK, Lock
 
 METRICS = "metrics.jsonl"
 OWN_FILES = ("best.safetensors", "latest.safetensors", METRICS, id_cache.IDS, id_cache.FACTS)
@@ -100,8 +100,9 @@ class RunDir:
         """
         run_dir = cls(path, Lock(path))
         for leftover in path.glob(TEMPORARY):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+            if leftover.name != LOCK:
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
         return run_dir
 
     def discard(self) -> None:
@@ -109,8 +110,13 @@ class RunDir:
         with contextlib.suppress(CheckpointError):
             self._check()  # the path may lead to another folder by now
             for path in (*map(self.path.joinpath, OWN_FILES), *self.path.glob(TEMPORARY)):
+                # Windows removes no ids that are mapped. With their facts they count as nothing.
+                if path.name == id_cache.FACTS and path.with_name(id_cache.IDS).exists():
+                    continue
                 with contextlib.suppress(OSError):
                     path.unlink()
+            if self.lock is not None and self.lock.file is not None:
+                self.release()  # its file is in the folder
             for folder in self.made:
                 with contextlib.suppress(OSError):  # somebody has put something into it
                     folder.rmdir()
