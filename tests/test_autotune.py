@@ -106,6 +106,40 @@ def test_on_a_gpu_bfloat16_is_not_tried_as_torch_computes_it_in_float16():
     assert found == [("float32", 3), ("float16", 3)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "asked", "chosen"),
+    [
+        ({"mps": 2.0, "cpu": 1.0}, "auto", "cpu"),
+        ({"mps": 1.0, "cpu": 2.0}, "auto", "mps"),
+        ({"mps": 2.0, "cpu": 1.0}, "mps", "mps"),  # who asks for it gets it
+        ({"cpu": 1.0}, "auto", "cpu"),
+        ({}, "auto", "mps"),  # and the error of its own
+    ],
+)
+def test_the_cpu_is_taken_where_it_is_faster_than_a_gpu_of_apple(
+    monkeypatch, seconds, asked, chosen
+):
+    class Model:
+        """A model that is moved from one device to another."""
+
+        def to(self, device):
+            self.place = device.type
+            return self
+
+    def fastest(_compute, model, **_):
+        if model.place not in seconds:
+            raise ConfigError("this machine cannot train")
+        return Compute("float32", 0), seconds[model.place]
+
+    monkeypatch.setattr(autotune, "fastest", fastest)
+    asked = ComputeConfig(device=asked)
+    device = autotune.faster_device(asked, Model(), torch.device("mps"), **SIZES)
+    assert device.type == chosen
+    for kind in ("cpu", "cuda"):
+        there = torch.device(kind)
+        assert autotune.faster_device(asked, None, there, **SIZES) == there
+
+
 def test_the_round_in_which_a_gpu_loads_its_libraries_does_not_count(monkeypatch):
     """On a clock on which the first window takes five seconds and each one after it a tenth."""
     monkeypatch.setitem(autotune.UNTIMED, "cpu", 1)

@@ -11,18 +11,22 @@ import charlm
 from charlm.config import PRECISIONS
 from charlm.evaluation.dynamic import evaluate_dynamic
 from charlm.evaluation.loss import evaluate
+from charlm.model.device import full_float32
 from charlm.model.language_model import CharLM
 from charlm.training.resume import resume
 from charlm.training.start import start
+from charlm.training.trainer import MOST_UNREAD
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no GPU, or CHARLM_TEST_GPU is not 1"
 )
 
 
+@pytest.mark.parametrize("hidden_size", [24, 160, 384])  # cuDNN has other algorithms for each
 @pytest.mark.parametrize(("name", "variant"), BACKBONES)
-def test_the_model_is_the_same_on_both(name, variant):
-    model = CharLM(tiny_config(name, variant), V, seed=1)
+@full_float32()
+def test_the_model_is_the_same_on_both(name, variant, hidden_size):
+    model = CharLM(tiny_config(name, variant, hidden_size=hidden_size), V, seed=1)
     ids = torch.from_numpy(random_ids(1, B, T))
     results = []
     for device in ("cpu", "cuda"):
@@ -55,3 +59,12 @@ def test_evaluation_and_dynamic_evaluation():
         figures.append((evaluate(model, ids), evaluate_dynamic(model, ids)))
     for ours, theirs in zip(*figures, strict=True):
         assert ours.nats_per_char == pytest.approx(theirs.nats_per_char, abs=1e-3)
+
+
+def test_the_cpu_is_a_few_steps_ahead_and_never_more(workplace):
+    """Nobody waits for the GPU in a step but for those of some steps before."""
+    run, unread = start(["text.txt"], out="run", **QUICK | {"device": "cuda", "steps": 40}), []
+    for _ in run.progress():
+        unread.append(len(run.trainer.unread))
+    assert max(unread) == MOST_UNREAD
+    assert unread[-1] == 0

@@ -4,13 +4,14 @@ Everything is measured with the sizes that will be trained, never guessed: which
 fastest differs from CPU to CPU and from size to size.
 """
 
+import contextlib
 import copy
 import itertools
 import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -161,6 +162,29 @@ def fastest(
         seconds |= measured(others)
         best = min([best, *others], key=seconds.__getitem__)
     return best, seconds[best]
+
+
+def faster_device(
+    compute: ComputeConfig, model: CharLM, device: torch.device, **sizes: Any
+) -> torch.device:
+    """Return ``device``, or the CPU if that is faster than a GPU of Apple that ``auto`` has found.
+
+    torch has no loops of RNN and GRU for it, which can make it several times slower (pytorch issue
+    123148).
+
+    Args:
+        compute: what the user has chosen.
+        model: is moved from one to the other.
+        device: found for ``compute``.
+        sizes: see :func:`fastest`.
+    """
+    if compute.device != "auto" or device.type != "mps":
+        return device
+    seconds = {}
+    for place in (device, torch.device("cpu")):
+        with contextlib.suppress(ConfigError, RuntimeError):  # the other one may do it
+            _, seconds[place] = fastest(compute, model.to(place), **sizes)
+    return min(seconds, key=seconds.__getitem__, default=device)
 
 
 def clearly_fastest(seconds: dict[Compute, float]) -> Compute:

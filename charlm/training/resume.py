@@ -93,7 +93,7 @@ def resume(
         is_changed = _is_changed(found, trainer)
         if is_changed and found.counters.step > 0:
             trainer.stages = (*found.stages, found.last_stage())
-        if is_changed or machine.device.type != "cpu":
+        if is_changed or trainer.device.type != "cpu":
             trainer.counters = _with_best(trainer.counters, path.parent)
         if first:
             run_dir.cut_metrics(found.counters.step)

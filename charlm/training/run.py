@@ -240,9 +240,11 @@ def tuned_trainer(
     nothing_to_choose = machine.compute.threads is not None and machine.compute.precision != "auto"
     # No more windows are timed than will be trained.
     rounds = 1 if nothing_to_choose else config.total_steps or math.inf
-    found = autotune.fastest(
-        machine.compute, model, batch_size=batch_size, seq_length=seq_length, rounds=rounds
-    )
+    sizes = {"batch_size": batch_size, "seq_length": seq_length, "rounds": rounds}
+    device = machine.device
+    if processes.size == 1:
+        device = autotune.faster_device(machine.compute, model, device, **sizes)
+    found = autotune.fastest(machine.compute, model.to(device), **sizes)
     (precision, threads), seconds = processes.broadcast(found)
     trainer = Trainer(
         model,
@@ -254,6 +256,6 @@ def tuned_trainer(
         processes=processes,
         **record,
     )
-    if free_threads and processes.size == 1 and machine.device.type == "cpu":
+    if free_threads and processes.size == 1 and device.type == "cpu":
         trainer.thread_choice = ThreadChoice(sorted(thread_counts(), key=threads.__ne__))
     return trainer, seconds

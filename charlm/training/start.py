@@ -92,7 +92,7 @@ def start(
             init_from=str(init_from or ""),
             init_sha256="" if base is None else base.weights_sha256(),
         )
-        if machine.compute.precision == "auto" and machine.device.type == "cpu":
+        if machine.compute.precision == "auto" and trainer.device.type == "cpu":
             again = argument("precision", trainer.precision)
             notices.append(f"precision by a short measurement; {again} repeats it")
         if config.steps is None:  # in minutes
