@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from conftest import BACKBONES, DATA, ROOT, V, random_ids, tiny_config
 from charlm import checkpoint as checkpoints
 from charlm.data.text_files import read_text
 from charlm.errors import CorpusError, DivergenceError
+from charlm.evaluation import dynamic
 from charlm.evaluation.dynamic import evaluate_dynamic
 from charlm.evaluation.loss import evaluate
 from charlm.model.language_model import CharLM
@@ -25,13 +28,15 @@ def test_without_learning_it_is_the_static_figure(name, variant):
 def by_the_book(model, ids, *, learning_rate, pull, seq_length, batch_size):
     """Return the nats of a text whose windows are all read and learned from one by one."""
     text = torch.from_numpy(ids)[None]
-    trained = [p.detach().clone() for p in model.parameters()]
+    trained = copy.deepcopy(model.eval())
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.0, 0.999))
-    nats, losses, state = 0.0, [], model.eval().initial_state(1)
+    nats, losses, state = 0.0, [], trained.initial_state(1)
     for first in range(0, len(ids) - 1, seq_length):
-        logits, state = model(text[:, first : first + seq_length][:, : len(ids) - 1 - first], state)
-        state = tuple(s.detach() for s in state)
-        targets = text[0, first + 1 : first + 1 + seq_length]
+        window = text[:, first : min(first + seq_length, len(ids) - 1)]
+        logits, _ = model(window, state)
+        with torch.no_grad():
+            _, state = trained(window, state)
+        targets = text[0, first + 1 : first + 1 + window.shape[1]]
         losses.append(torch.nn.functional.cross_entropy(logits[0], targets))
         nats += losses[-1].item() * len(targets)
         if len(losses) == batch_size:
@@ -39,7 +44,7 @@ def by_the_book(model, ids, *, learning_rate, pull, seq_length, batch_size):
             torch.stack(losses).mean().backward()
             optimizer.step()
             with torch.no_grad():
-                for parameter, before in zip(model.parameters(), trained, strict=True):
+                for parameter, before in zip(model.parameters(), trained.parameters(), strict=True):
                     parameter += pull * (before - parameter)
             losses = []
     return nats
@@ -47,15 +52,38 @@ def by_the_book(model, ids, *, learning_rate, pull, seq_length, batch_size):
 
 @pytest.mark.parametrize(("name", "variant"), BACKBONES)
 @pytest.mark.parametrize(("length", "batch_size"), [(211, 3), (211, 1), (181, 3), (20, 3)])
-def test_windows_side_by_side_are_learned_from_as_one_by_one(name, variant, length, batch_size):
+def test_windows_side_by_side_are_learned_from_as_one_by_one(
+    monkeypatch, name, variant, length, batch_size
+):
     """The last piece may end within a window, and at the end of one."""
+    monkeypatch.setattr(dynamic, "PIECES", 2)  # whose states are held at a time
     ids = random_ids(1, length)
     settings = {"learning_rate": 5e-3, "pull": 0.1, "seq_length": 20, "batch_size": batch_size}
     one, other = (CharLM(tiny_config(name, variant), V, seed=1) for _ in range(2))
-    found = evaluate_dynamic(one, ids, **settings)
+    seen = []
+    found = evaluate_dynamic(one, ids, on_progress=seen.append, **settings)
+    assert sum(seen) == found.characters == length - 1
     assert found.nats_per_char * (length - 1) == pytest.approx(
         by_the_book(other, ids, **settings), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("count", [1, 79, 160, 161, 250])
+def test_states_of_windows_side_by_side_are_those_of_one_reader(monkeypatch, count):
+    monkeypatch.setattr(dynamic, "WARM_UP", 200)
+    monkeypatch.setattr(dynamic, "LANES", 3)
+    model = CharLM(tiny_config(), V, seed=1).eval()
+    windows = torch.from_numpy(random_ids(1, count, 5))
+    before = state = tuple(torch.randn_like(s) for s in model.initial_state(1))
+    expected = []
+    with torch.no_grad():
+        for window in windows:
+            expected.append(state)
+            _, state = model(window[None], state)
+    found, after = dynamic._states(model, windows, before)
+    together = tuple(torch.cat(s, dim=1) for s in zip(*expected, strict=True))
+    for one, other in zip((*found, *after), (*together, *state), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 def test_a_text_of_another_kind_is_learned():
@@ -66,9 +94,9 @@ def test_a_text_of_another_kind_is_learned():
     model.load_weights(found.weights)
     static = evaluate(model, ids)
     seen = []
-    dynamic = evaluate_dynamic(model, ids, on_progress=seen.append)
-    assert dynamic.nats_per_char < static.nats_per_char - 0.2
-    assert sum(seen) == dynamic.characters == static.characters
+    found = evaluate_dynamic(model, ids, on_progress=seen.append)
+    assert found.nats_per_char < static.nats_per_char - 0.2
+    assert sum(seen) == found.characters == static.characters
 
 
 def test_what_cannot_be_scored():

@@ -19,7 +19,7 @@ from charlm.evaluation.result import Evaluation
 from charlm.files import PathLike, ProgressCallback, is_regular_file, no_progress
 from charlm.inference.scoring import read, score
 from charlm.integer import engine_of
-from charlm.model.device import find_device
+from charlm.model.device import find_device, keep_memory
 from charlm.model.language_model import CharLM
 
 
@@ -116,7 +116,10 @@ def evaluate_checkpoint(
     model.to(find_device(ComputeConfig(device=device).device))
     end = line_end(checkpoint.tokenizer) if checkpoint.model_config.items else None
     result = evaluate(model, ids, line_end=end, on_progress=on_progress)
-    adapted = evaluate_dynamic(model, ids, on_progress=on_progress) if dynamic else None
+    adapted = None
+    if dynamic:
+        keep_memory()
+        adapted = evaluate_dynamic(model, ids, on_progress=on_progress)
     return replace(result, dynamic=adapted, baselines=baselines(past, text))
 
 

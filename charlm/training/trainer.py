@@ -223,18 +223,15 @@ class Trainer:
         """Train to the end, yielding after every step, and evaluate on the way."""
         began = time.perf_counter()
         before = self.counters
-        plan = TimePlan(
-            self.config,
-            self.counters,
-            len(self.dataset.validation),
-            self._chars_per_step,
-            self.most_interval,
-        )
+        held_out, per_step = len(self.dataset.validation), self._chars_per_step
+        plan = TimePlan(self.config, self.counters, held_out, per_step, self.most_interval)
         while not self.finished:
             step_began = time.perf_counter()
             proven = self._step_with_threads()
             step = self.counters.step
             due = self.config.is_evaluated(step) or self.finished
+            if due:
+                self.processes.any(False)  # tells that one has ended; to wait for its GPU does not
             self.read(but=0 if due else MOST_UNREAD)
             step_seconds = time.perf_counter() - step_began
             if proven:
