@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import B, T, dataset_of, tiny_config, words
 
 from charlm.checkpoint import Counters
@@ -87,18 +88,26 @@ def test_evaluations_on_the_way_are_short_but_in_a_long_run_whole(steps, held_ou
 
 
 class Machine:
-    """A clock on which a step takes as long as ``seconds`` says at that time."""
+    """A clock on which a step takes as long as ``seconds`` says at that time.
+
+    Nothing is computed in a step; its loss tells the learning rate, and that of an evaluation the
+    rates so far. That real steps are repeated too is for ``test_trainer.py``.
+    """
 
     def __init__(self, monkeypatch, seconds):
         self.now = 0.0
         monkeypatch.setattr("charlm.training.trainer.time.perf_counter", lambda: self.now)
-        step = Trainer.step
 
-        def ticking(trainer):
+        def step(trainer):
             self.now += seconds(self.now)
-            return step(trainer)
+            number = trainer.counters.step
+            rate = learning_rate(number, trainer.config)
+            trainer.learned = getattr(trainer, "learned", 0.0) + rate
+            trainer._queue(number, torch.tensor([rate, 1.0], dtype=torch.float64))
+            trainer.counters = replace(trainer.counters, step=number + 1)
 
-        monkeypatch.setattr(Trainer, "step", ticking)
+        monkeypatch.setattr(Trainer, "step", step)
+        monkeypatch.setattr(Trainer, "_validation_loss", lambda trainer, _: 9.0 - trainer.learned)
 
 
 def trainer_of(**settings):
