@@ -1,20 +1,14 @@
 """The page of a server in a browser, for its tests; and what a user does there."""
 
 import contextlib
-import shutil
 
 import pytest
+from chromium import browser, pytestmark, sync_api  # noqa: F401
 from conftest import DATA
 from serving import serving
 
 import charlm
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path"),
-]
 expect = sync_api.expect
 
 LSTM, GRU = (str(DATA / f"golden-{name}.safetensors") for name in ("lstm", "gru"))
@@ -47,14 +41,6 @@ def serve():
     servers = Servers()
     yield servers
     servers.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

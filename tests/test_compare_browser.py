@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from chromium import browser, pytestmark, show  # noqa: F401
 from conftest import QUICK
 from inspection import HOSTILE, HOSTILE_NAME
-from test_insight_browser import browser, pytestmark, show  # noqa: F401
 
 from charlm.config import CompareConfig
 from charlm.training import figures
@@ -32,7 +32,7 @@ def comparison(workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("width", [375, 1280])
-def test_the_page_shows_the_figures_and_runs_nothing(comparison, show, width):  # noqa: F811
+def test_the_page_shows_the_figures_and_runs_nothing(comparison, show, width):
     page = show(Path("all/compare.html").read_text("utf-8"), width=width)
     table, document = comparison.document["table"], comparison.document
     cells = page.locator("#verdict tbody tr").first.locator("td").all_inner_texts()

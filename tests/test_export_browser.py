@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import browser, pytestmark, show, sync_api  # noqa: F401
 from conftest import DATA
 from exported import CASES, SETTINGS, Uneven, exact, model
 from test_export_html import HOSTILE
-from test_insight_browser import browser, pytestmark, show, sync_api  # noqa: F401
 
 import charlm
 from charlm import checkpoint as checkpoints
@@ -22,7 +22,7 @@ def _uneven(monkeypatch):
 
 
 @pytest.fixture
-def demo(show, tmp_path):  # noqa: F811
+def demo(show, tmp_path):
     """Open the page of a model."""
 
     def demo(checkpoint, width=1280, **words):

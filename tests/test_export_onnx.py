@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from conftest import BACKBONES, DATA, VARIANTS, B, E, H, V, one_line, random_ids
 from test_trace import Everything
 
 from charlm import checkpoint as checkpoints
-from charlm.cells import CELLS, Cell, Parameter
-from charlm.cells.base import sigmoid, split
+from charlm.cells import CELLS, GRU
 from charlm.checkpoint import Checkpoint
 from charlm.config import ModelConfig
 from charlm.data.tokenizer import UNKNOWN, CharTokenizer
@@ -32,36 +30,8 @@ needs_packages = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FirstGRU(Cell):
-    """The GRU of the paper, with the reset gate before the product; the one of charlm has it after.
-
-    r, z = sigmoid(W x + U h),  n = tanh(W_n x + U_n (r * h)),  h' = (1 - z) * n + z * h
-    """
-
-    def parameters(self, input_size, hidden_size):
-        return {
-            "w": Parameter((3 * hidden_size, input_size), ("xavier_uniform",) * 3),
-            "u": Parameter((3 * hidden_size, hidden_size), ("orthogonal",) * 3, recurrent=True),
-            "b": Parameter((3 * hidden_size,)),
-        }
-
-    def project(self, x, w):
-        return x @ w["w"].T + w["b"]
-
-    def step(self, xp, projected, state, w):
-        (h,) = state
-        size = h.shape[-1]
-        x_r, x_z, x_n = split(projected, 3)
-        r, z = split(h @ w["u"][: 2 * size].T, 2)
-        r, z = sigmoid(xp, x_r + r), sigmoid(xp, x_z + z)
-        n = xp.tanh(x_n + (r * h) @ w["u"][2 * size :].T)
-        return ((1 - z) * n + z * h,)
-
-
 @pytest.fixture(autouse=True)
 def cells(monkeypatch):
-    monkeypatch.setitem(CELLS, "first-gru", FirstGRU)
     monkeypatch.setitem(CELLS, "everything", Everything)
 
 
@@ -118,7 +88,7 @@ CASES = [
     (("rnn", "relu"), {"residual": False, "num_layers": 3}),
     (("lstm",), {"tie_weights": True, "embedding_size": H, "num_layers": 1}),
     (("gru",), {"items": True}),
-    (("first-gru",), {"num_layers": 4}),
+    (("gru", "before"), {"num_layers": 4}),
     (("everything",), {"items": True}),
 ]
 
@@ -158,7 +128,7 @@ def test_the_file_says_what_it_holds(unknown):
 def test_the_weights_are_those_of_the_model_each_once():
     import onnx
 
-    model = model_of("first-gru", tie_weights=True, embedding_size=H)
+    model = model_of("gru", "before", tie_weights=True, embedding_size=H)
     found = onnx.load_from_string(onnx_export.to_bytes(model))
     onnx.checker.check_model(found, full_check=True)
     arrays = {a.name: onnx.numpy_helper.to_array(a) for a in found.graph.initializer}
@@ -170,13 +140,13 @@ def test_the_weights_are_those_of_the_model_each_once():
 
 @needs_packages
 def test_what_cannot_be_a_model_is_one_error(monkeypatch):
-    class Named(FirstGRU):
+    class Named(GRU):
         def state_shapes(self, hidden_size):
             return {"ids": (hidden_size,)}
 
-    monkeypatch.setitem(CELLS, "first-gru", Named)
+    monkeypatch.setitem(CELLS, "gru", Named)
     with pytest.raises(ConfigError, match=r"cannot be written as ONNX: .*ids"):
-        onnx_export.to_bytes(model_of("first-gru"))
+        onnx_export.to_bytes(model_of("gru"))
     monkeypatch.setattr(onnx_export, "MOST_BYTES", 1000)
     with pytest.raises(ConfigError, match="less than 2 GiB"):
         onnx_export.to_bytes(model_of("lstm"))
@@ -233,12 +203,12 @@ def test_without_the_package_there_is_one_line(run, monkeypatch):
 
 @needs_packages
 def test_a_cell_that_cannot_be_exported_is_one_line(run, monkeypatch):
-    class Odd(FirstGRU):
+    class Odd(GRU):
         def step(self, xp, projected, state, w):
             return (xp.where(state[0] > 0, state[0], projected[..., :H]),)
 
-    monkeypatch.setitem(CELLS, "first-gru", Odd)
-    checkpoints.save_model(model_of("first-gru"), Path("odd.safetensors"))
+    monkeypatch.setitem(CELLS, "gru", Odd)
+    checkpoints.save_model(model_of("gru"), Path("odd.safetensors"))
     status, out, err = run("export", "odd.safetensors", "model.onnx")
     one_line(status, out, err, expected=1)
     assert "the cell Odd cannot be exported" in err

@@ -4,8 +4,6 @@ These need Chromium and the extras ``browser`` and ``serve``:
 pip install -e '.[browser,serve]' && pytest -m browser -n 0 tests/test_server_browser*.py
 """
 
-# ruff: noqa: F811 (fixtures are imported, and named again by the tests that use them)
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """The page of ``charlm serve``: errors, hostile texts, input methods, keys, screens."""
 
-# ruff: noqa: F811 (fixtures are imported, and named again by the tests that use them)
-
 import shutil
 
 import pytest

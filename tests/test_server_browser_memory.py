@@ -1,7 +1,5 @@
 """The page of ``charlm serve``: trainings, the inside of a model, what the browser keeps, links."""
 
-# ruff: noqa: F811 (fixtures are imported, and named again by the tests that use them)
-
 import shutil
 
 from conftest import QUICK
