@@ -278,8 +278,8 @@ class ComputeConfig(Settings):
 
     device: str = setting(
         "auto",
-        "where to compute; auto takes a GPU if there is one. charlm has never run on a GPU, a Mac "
-        "or Windows: cuda and mps are tested as far as a CPU allows",
+        "where to compute; auto takes a GPU if there is one that can, on a Mac the faster of GPU "
+        "and CPU. charlm has never run on a GPU, a Mac or Windows: they are imitated in its tests",
         choices=DEVICES,
     )
     precision: str = setting(
