@@ -1,0 +1,142 @@
+"""What a model computes."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from charlm.cells import CELLS, Cell, Parameter
+from charlm.config.training import ComputeConfig, TrainConfig
+from charlm.errors import ConfigError, argument
+from charlm.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Settings):
+    """What the model computes.
+
+    In ``from_dict`` and ``to_dict`` the options of the cell stand beside the other settings:
+
+        >>> ModelConfig.from_dict({"backbone": "rnn", "nonlinearity": "relu"}).cell
+        RNN(nonlinearity='relu')
+
+    Attributes:
+        cell_options: settings of the cell itself, by name.
+    """
+
+    backbone: str = setting("lstm", "recurrent cell of every layer", choices=CELLS)
+    embedding_size: int = setting(
+        128, "numbers per character at the input (E)", minimum=1, maximum=16_384
+    )
+    hidden_size: int = setting(512, "units per recurrent layer (H)", minimum=1, maximum=16_384)
+    num_layers: int = setting(2, "recurrent layers (L)", minimum=1, maximum=64)
+    dropout: float = setting(
+        0.5, "share of units dropped between layers, half of it at the input", minimum=0, below=1
+    )
+    weight_drop: float = setting(
+        0.0,
+        "DropConnect: share of each recurrent matrix dropped for a window, to 1/256",
+        minimum=0,
+        maximum=0.9,
+    )
+    residual: bool = setting(True, "add the input of every layer from the second on to its output")
+    tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
+    items: bool | None = setting(
+        None,
+        "take every line for an item of its own, such as a name: items come in random order, and "
+        "each is read from the initial state (default: if the text is a sorted list)",
+    )
+    cell_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.cell_options:
+            if name not in CELLS[self.backbone].names():
+                owners = ", ".join(b for b, cell in CELLS.items() if name in cell.names())
+                raise ConfigError(
+                    f"{argument(name)} does not go with backbone {self.backbone!r}: leave it out, "
+                    f"or choose a backbone that has it ({owners or 'none has'})"
+                )
+        object.__setattr__(self, "cell_options", self.cell.to_dict())  # checked, with defaults
+        if self.tie_weights and self.embedding_size != self.hidden_size:
+            raise ConfigError(
+                f"{argument('tie_weights')} needs {argument('embedding_size')} "
+                f"({self.embedding_size}) equal to {argument('hidden_size')} "
+                f"({self.hidden_size}): set both to the same number"
+            )
+
+    @property
+    def cell(self) -> Cell:
+        """The recurrence of every layer."""
+        return CELLS[self.backbone].from_dict(self.cell_options)
+
+    def changed_options(self) -> dict[str, Any]:
+        """Return the options of the cell that change what it computes, those at defaults left out.
+
+        So a cell that is given another option later computes what it did. The option
+        ``nonlinearity`` always stands here, as it did before that was so.
+        """
+        return {
+            item.name: self.cell_options[item.name]
+            for item in CELLS[self.backbone].settings()
+            if item.name == "nonlinearity"
+            or (item.compare and self.cell_options[item.name] != item.default)
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """See :class:`ModelConfig`."""
+        options = {name: value for name, value in values.items() if name in option_names()}
+        rest = {name: value for name, value in values.items() if name not in options}
+        return replace(super().from_dict(rest), cell_options=options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`ModelConfig`."""
+        return super().to_dict() | self.cell_options
+
+    def input_size(self, layer: int) -> int:
+        """Return the input size of a layer: E for the first one, H for the others."""
+        return self.embedding_size if layer == 0 else self.hidden_size
+
+    def layer_parameters(self, layer: int) -> dict[str, Parameter]:
+        """Return the parameters of a layer by name."""
+        return self.cell.parameters(self.input_size(layer), self.hidden_size)
+
+    @property
+    def has_recurrent_parameters(self) -> bool:
+        """Whether there is anything that ``weight_drop`` could drop."""
+        return any(p.recurrent for p in self.layer_parameters(0).values())
+
+    def state_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape (L, B, ...) of each array of the state."""
+        shapes = self.cell.state_shapes(self.hidden_size)
+        return {name: (self.num_layers, batch_size, *shape) for name, shape in shapes.items()}
+
+    def parameter_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every parameter; a tied matrix is listed once."""
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, self.embedding_size)}
+        for layer in range(self.num_layers):
+            parameters = self.layer_parameters(layer)
+            shapes |= {f"backbone.layers.{layer}.{name}": p.shape for name, p in parameters.items()}
+        if not self.tie_weights:
+            shapes["head.weight"] = (vocab_size, self.hidden_size)
+        return shapes | {"head.bias": (vocab_size,)}
+
+    def num_parameters(self, vocab_size: int) -> int:
+        """Return how many numbers the model learns."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes(vocab_size).values())
+
+
+def option_names() -> list[str]:
+    """Return the names of the options of all cells.
+
+    Raises:
+        ConfigError: if a cell has an option with the name of another setting.
+    """
+    for backbone, cell in CELLS.items():
+        for config in (ModelConfig, TrainConfig, ComputeConfig):
+            for name in set(cell.names()) & set(config.names()):
+                raise ConfigError(
+                    f"option {name} of backbone {backbone!r} has the name of another setting: "
+                    "rename it in the cell"
+                )
+    return [name for cell in CELLS.values() for name in cell.names()]
