@@ -142,7 +142,7 @@ class Checkpoint:
         """Return the sha256 of all that makes the model what it computes."""
         config = self.model_config
         what = [config.backbone, config.changed_options(), config.residual, config.tie_weights]
-        what += ["items"] if config.items else []
+        what += [name for name in ("items", "attention") if getattr(config, name)]
         what += ["exact"] if self.exact else []
         what += [self.tokenizer.vocabulary, self.tokenizer.unknown]
         weights = sorted(self.weights.items())

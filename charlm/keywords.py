@@ -70,6 +70,7 @@ class TrainSettings(ComputeSettings, total=False):
     weight_drop: float
     residual: bool
     tie_weights: bool
+    attention: int
     items: bool | None
     steps: int | None
     epochs: int | None

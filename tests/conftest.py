@@ -34,6 +34,7 @@ VARIANTS = {
     "coupled": {"coupled_gates": True},
     "both": {"peepholes": True, "coupled_gates": True},
     "before": {"reset_after": False},
+    "attention": {"attention": 9},
 }
 PLAIN = [("rnn", "plain"), ("lstm", "plain"), ("gru", "plain"), ("mingru", "plain")]
 LINEAR = ("mingru", "minlstm")
@@ -45,6 +46,8 @@ BACKBONES = [
     ("lstm", "both"),
     ("gru", "before"),
     ("minlstm", "plain"),
+    ("lstm", "attention"),
+    ("mingru", "attention"),
 ]
 # A linear network adds up all that it reads, and its first predictions are as large: it stands
 # under the laws of cells, layers and trainings, not under bounds on its predictions.

@@ -106,7 +106,8 @@ class Script:
 
         self.context = quickjs.Context()
         self.tokenizer = checkpoint.tokenizer
-        files = [SHARED / "common.js", PAGES / "engine.js", PAGES / "writer.js"]
+        own = [PAGES / f"{name}.js" for name in ("engine", "attention", "writer")]
+        files = [SHARED / "common.js", *own]
         self.context.eval("\n".join(file.read_text("utf-8") for file in files) + HARNESS)
         description, data = script_model(checkpoint)
         self.define("description", json.dumps(pack(description)))

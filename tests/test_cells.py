@@ -12,7 +12,8 @@ I = 5  # noqa: E741
 
 
 def cell_of(name, variant):
-    return tiny_config(name, variant).cell
+    """Return the recurrence of a net; of one with attention, the attention."""
+    return tiny_config(name, variant).cells[-1]
 
 
 def weights(cell, seed=0):
@@ -90,10 +91,11 @@ def test_gates_saturate_without_overflow():
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_cells_are_equal_if_they_compute_the_same(name, variant):
-    cells = [cell_of(*backbone) for backbone in EVERY]
-    assert cells.count(cell_of(name, variant)) == 1
-    assert len(set(cells)) == len(EVERY)
-    assert type(cell_of(name, variant)) is CELLS[name]
+    cells = [tiny_config(*backbone).cell for backbone in EVERY if backbone[1] != "attention"]
+    cell = tiny_config(name, variant).cell
+    assert cells.count(cell) == 1
+    assert len(set(cells)) == len(cells)
+    assert type(cell) is CELLS[name]
 
 
 def test_how_a_matrix_starts_changes_nothing_that_a_cell_computes():

@@ -88,6 +88,7 @@ CASES = [
     (("rnn", "relu"), {"residual": False, "num_layers": 3}),
     (("lstm",), {"tie_weights": True, "embedding_size": H, "num_layers": 1}),
     (("gru",), {"items": True}),
+    (("lstm", "attention"), {"items": True}),
     (("gru", "before"), {"num_layers": 4}),
     (("everything",), {"items": True}),
 ]

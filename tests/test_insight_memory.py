@@ -87,8 +87,9 @@ def double_net(backbone):
 def loss_with(net, window, step, layer, array, change):
     """Return the loss of the last character if something is added to a state on the way."""
     config, cell = net.config, net.config.cell
-    weights = [dict(one.named_parameters()) for one in net.backbone.layers]
-    states = [tuple(s[k] for s in net.initial_state(len(window))) for k in range(L)]
+    weights = [dict(one.named_parameters()) for one in net.backbone.layers[:L]]
+    states = config.layer_states(net.initial_state(len(window)))
+    attended = states[-1]
     for t in range(window.shape[1] - 1):
         x = net.embedding(window[:, t])
         for k, w in enumerate(weights):
@@ -101,6 +102,12 @@ def loss_with(net, window, step, layer, array, change):
                     c = states[k][1] + change
                     states[k] = cell.activations(torch, projected, before, w)["o"] * c.tanh(), c
             x = x + states[k][0] if k > 0 and config.residual else states[k][0]
+        if config.attention:
+            head = net.backbone.layers[L]
+            w = dict(head.named_parameters())
+            projected = head.cell.project(x, w)
+            attended = head.cell.step(torch, projected, attended, w)
+            x = torch.cat([x, attended[0]], 1)
     return cross_entropy(net.head(x), window[:, -1], reduction="sum").item()
 
 

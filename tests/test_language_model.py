@@ -6,6 +6,7 @@ import torch
 from conftest import BACKBONES, B, E, H, T, V, random_ids, tiny_config
 from torch.nn import functional as F
 
+from charlm.errors import ConfigError
 from charlm.model import language_model, layers
 from charlm.model.language_model import CharLM
 
@@ -18,6 +19,10 @@ def model_of(name="lstm", variant="plain", seed=1, **changes):
 @pytest.mark.parametrize(("name", "variant"), BACKBONES)
 def test_parameters_are_those_that_the_config_lists(name, variant, tied):
     changes = {"tie_weights": True, "embedding_size": H} if tied else {}
+    if tied and variant == "attention":
+        with pytest.raises(ConfigError, match="cannot both be given"):
+            tiny_config(name, variant, **changes)
+        return
     model = model_of(name, variant, **changes)
     shapes = model.config.parameter_shapes(V)
     assert {key: tuple(p.shape) for key, p in model.named_parameters()} == shapes

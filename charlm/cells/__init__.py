@@ -1,5 +1,6 @@
 """The recurrences, one file a family. A new one is a file here and a line in ``CELLS``."""
 
+from charlm.cells.attention import Attention as Attention
 from charlm.cells.base import Cell as Cell
 from charlm.cells.base import Parameter as Parameter
 from charlm.cells.gru import GRU as GRU

@@ -1,10 +1,12 @@
 """What a model computes."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from charlm.cells import CELLS, Cell, Parameter
+from charlm.cells import CELLS, Attention, Cell, Parameter
+from charlm.cells.base import Array, State
 from charlm.config.training import ComputeConfig, TrainConfig
 from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, setting
@@ -40,6 +42,13 @@ class ModelConfig(Settings):
     )
     residual: bool = setting(True, "add the input of every layer from the second on to its output")
     tie_weights: bool = setting(False, "one matrix for input and output (needs E = H)")
+    attention: int = setting(
+        0,
+        "let one attention head look at so many characters before, beside the recurrent layers; "
+        "0 = none",
+        minimum=0,
+        maximum=65_536,
+    )
     items: bool | None = setting(
         None,
         "take every line for an item of its own, such as a name: items come in random order, and "
@@ -64,10 +73,22 @@ class ModelConfig(Settings):
                 f"({self.hidden_size}): set both to the same number"
             )
 
+        if self.tie_weights and self.attention:
+            raise ConfigError(
+                f"{argument('tie_weights')} and {argument('attention')} cannot both be given: with "
+                "attention the output has more columns than the input"
+            )
+
     @property
     def cell(self) -> Cell:
-        """The recurrence of every layer."""
+        """The recurrence of every recurrent layer."""
         return CELLS[self.backbone].from_dict(self.cell_options)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cell of each layer: of the recurrent ones, then of the attention, if any."""
+        head = (Attention(window=self.attention),) if self.attention else ()
+        return (*[self.cell] * self.num_layers, *head)
 
     def changed_options(self) -> dict[str, Any]:
         """Return the options of the cell that change what it computes, those at defaults left out.
@@ -97,9 +118,28 @@ class ModelConfig(Settings):
         """Return the input size of a layer: E for the first one, H for the others."""
         return self.embedding_size if layer == 0 else self.hidden_size
 
+    @property
+    def output_size(self) -> int:
+        """How many numbers the head reads: H, and those of the attention beside them."""
+        heads = self.cells[self.num_layers :]
+        return self.hidden_size + sum(head.state_shapes(self.hidden_size)["y"][0] for head in heads)
+
+    def passed_on(self, xp: Any, layer: int, x: Array, y: Array) -> Array:
+        """Return what goes on from a layer: its output ``y`` (..., H), with its input ``x``.
+
+        Args:
+            xp: the array library, ``numpy`` or ``torch``.
+            layer: from 0 on.
+            x: (..., I).
+            y: (..., H), or (..., D) from the attention.
+        """
+        if layer == self.num_layers:
+            return xp.concatenate([x, y], -1)
+        return x + y if layer > 0 and self.residual else y
+
     def layer_parameters(self, layer: int) -> dict[str, Parameter]:
         """Return the parameters of a layer by name."""
-        return self.cell.parameters(self.input_size(layer), self.hidden_size)
+        return self.cells[layer].parameters(self.input_size(layer), self.hidden_size)
 
     @property
     def has_recurrent_parameters(self) -> bool:
@@ -107,18 +147,36 @@ class ModelConfig(Settings):
         return any(p.recurrent for p in self.layer_parameters(0).values())
 
     def state_shapes(self, batch_size: int) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape (L, B, ...) of each array of the state."""
+        """Return the name and shape (L, B, ...) of each array of the state.
+
+        Those of the attention are (1, B, ...), and have names that begin with ``attention_``.
+        """
         shapes = self.cell.state_shapes(self.hidden_size)
-        return {name: (self.num_layers, batch_size, *shape) for name, shape in shapes.items()}
+        found = {name: (self.num_layers, batch_size, *shape) for name, shape in shapes.items()}
+        for head in self.cells[self.num_layers :]:
+            for name, shape in head.state_shapes(self.hidden_size).items():
+                found[f"attention_{name}"] = (1, batch_size, *shape)
+        return found
+
+    def layer_states(self, state: State) -> list[State]:
+        """Return the state of each layer, arrays (B, ...), given that of all."""
+        own = len(self.cell.state_shapes(self.hidden_size))
+        layers = [tuple(s[layer] for s in state[:own]) for layer in range(self.num_layers)]
+        return [*layers, *[tuple(s[0] for s in state[own:])] * bool(self.attention)]
+
+    def whole_state(self, layers: Sequence[State], stack: Callable[..., Any]) -> State:
+        """Return the state (L, B, ...), given that of each layer and the ``stack`` of a library."""
+        kinds = layers[: self.num_layers], layers[self.num_layers :]
+        return tuple(stack(s) for kind in kinds for s in zip(*kind, strict=True))
 
     def parameter_shapes(self, vocab_size: int) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every parameter; a tied matrix is listed once."""
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocab_size, self.embedding_size)}
-        for layer in range(self.num_layers):
+        for layer in range(len(self.cells)):
             parameters = self.layer_parameters(layer)
             shapes |= {f"backbone.layers.{layer}.{name}": p.shape for name, p in parameters.items()}
         if not self.tie_weights:
-            shapes["head.weight"] = (vocab_size, self.hidden_size)
+            shapes["head.weight"] = (vocab_size, self.output_size)
         return shapes | {"head.bias": (vocab_size,)}
 
     def num_parameters(self, vocab_size: int) -> int:

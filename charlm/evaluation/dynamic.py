@@ -33,7 +33,7 @@ SEQ_LENGTH = 32  # characters of a window
 BATCH_SIZE = 4  # windows of a piece
 LEARNING_RATE = 1.8e-3
 PULL = 0.01  # share of the way back to the trained weights that every step goes
-PIECES = 1024  # whose states are held at a time
+MOST_NUMBERS = 1 << 24  # of states that are held at a time
 LANES = 32  # parts of the text that are read side by side for these states
 
 
@@ -81,10 +81,11 @@ def evaluate_dynamic(
     inputs = _windows(ids[:-1], seq_length, 0).to(device)  # (W, T)
     targets = _windows(ids[1:], seq_length, IGNORED).to(device)
     state, nats = trained.initial_state(1), 0.0
+    pieces = max(1, MOST_NUMBERS // (batch_size * sum(s.numel() for s in state)))
     for start in range(0, len(inputs), batch_size):
-        held = start % (PIECES * batch_size)  # windows of which the states are held before this one
+        held = start % (pieces * batch_size)  # windows of which the states are held before this one
         if held == 0:
-            states, state = _states(trained, inputs[start : start + PIECES * batch_size], state)
+            states, state = _states(trained, inputs[start : start + pieces * batch_size], state)
         end = start + batch_size
         logits, _ = model(inputs[start:end], tuple(s[:, held : held + batch_size] for s in states))
         losses = F.cross_entropy(
@@ -129,7 +130,7 @@ def _states(model: CharLM, windows: Tensor, state: State) -> tuple[State, State]
         Tensors (L, W, ...) and (L, 1, ...).
     """
     count, seq_length = windows.shape
-    warm_up = -(-WARM_UP // seq_length)
+    warm_up = -(-(WARM_UP + model.config.attention) // seq_length)
     lanes = max(1, min(LANES, count // (2 * warm_up)))
     length = -(-(count + 1) // lanes)
     begin = torch.arange(lanes, device=windows.device) * length

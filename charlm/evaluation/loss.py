@@ -69,7 +69,13 @@ def evaluate(
     try:
         if line_end is not None:
             return _evaluate_items(model, Rows.of(ids, line_end), seq_length, on_progress)
-        nats, _ = read_chunked(reader, count, reader.initial_state(1), batch_size=batch_size)
+        nats, _ = read_chunked(
+            reader,
+            count,
+            reader.initial_state(1),
+            batch_size=batch_size,
+            attention=model.config.attention,
+        )
     finally:
         model.train(was_training)
     return _checked(Evaluation(float(nats.mean(dtype=np.float64)), count))

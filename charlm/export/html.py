@@ -132,11 +132,17 @@ def script_model(model: Checkpoint) -> tuple[dict[str, Any], bytes]:
         "hiddenSize": config.hidden_size,
         "stateSizes": [shape[0] for shape in config.cell.state_shapes(config.hidden_size).values()],
         "bits": engine.bits,
-        "bounded": engine.kernel.bounded,
+        "bounded": engine.bounded,
         "embedding": described(weights["embedding.weight"]),
         "head": None if config.tie_weights else described(weights["head.weight"]),
         "headBias": described(weights["head.bias"]),
         "layers": [of_layer(layer) for layer in range(config.num_layers)],
+        "attention": [
+            described(weights[f"backbone.layers.{config.num_layers}.{name}"])
+            for name in ("weight", "bias")
+        ]
+        if config.attention
+        else None,
         "programs": [json.dumps(program.to_json()) for program in programs],
     }
     return description, bytes(data)

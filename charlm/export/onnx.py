@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm import __version__
+from charlm.cells.attention import SIZE
 from charlm.checkpoint import Checkpoint
 from charlm.config import ModelConfig
 from charlm.data.items import line_end
@@ -110,8 +111,14 @@ def _graph_of(run: Checkpoint) -> Any:
     before = list(shapes)
     if config.items:
         begins = graph.node("Equal", "ids", graph.whole(line_end(run.tokenizer)))
-        begins = graph.node("Unsqueeze", begins, graph.whole([1]))  # (B, 1)
-        before = [graph.node("Where", begins, graph.number(0.0), name) for name in before]
+        rows = {  # by the number of its dimensions but the first: (B, 1, ...)
+            count: graph.node("Unsqueeze", begins, graph.whole([*range(1, count)]))
+            for count in {len(shape) - 1 for shape in shapes.values()}
+        }
+        before = [
+            graph.node("Where", rows[len(shape) - 1], graph.number(0.0), name)
+            for name, shape in shapes.items()
+        ]
     x, after = _layers(graph, config, before)
     for name, arrays in zip(shapes, after, strict=True):
         graph.node("Concat", *arrays, out=f"next_{name}", axis=0)
@@ -149,8 +156,9 @@ def _layers(
     """
     x = graph.node("Gather", graph.parameter("embedding.weight"), "ids")
     parts = []
+    own = len(config.cell.state_shapes(config.hidden_size))  # arrays of the recurrent layers
     for layer in range(config.num_layers):
-        state = [graph.node("Gather", name, graph.whole(layer), axis=0) for name in before]
+        state = [graph.node("Gather", name, graph.whole(layer), axis=0) for name in before[:own]]
         program = trace(config.cell, config.input_size(layer), config.hidden_size)
         registers = {program.x: x, **dict(zip(program.state, state, strict=True))}
         for op in (*program.project, *program.step):
@@ -158,7 +166,48 @@ def _layers(
         state = [registers[number] for number in program.outputs]
         x = graph.node("Add", x, state[0]) if config.residual and layer > 0 else state[0]
         parts.append([graph.node("Unsqueeze", s, graph.whole([0])) for s in state])
-    return x, zip(*parts, strict=True)
+    arrays = list(zip(*parts, strict=True))
+    if config.attention:
+        prefix = f"backbone.layers.{config.num_layers}."
+        parameters = [graph.parameter(prefix + name) for name in ("weight", "bias")]
+        y, *after = _attention(graph, x, parameters, before[own + 1 :])
+        x = graph.node("Concat", x, y, axis=1)
+        arrays += [(graph.node("Unsqueeze", s, graph.whole([0])),) for s in (y, *after)]
+    return x, arrays
+
+
+def _attention(
+    graph: "_Graph", x: str, parameters: list[str], before: list[str]
+) -> tuple[str, str, str]:
+    """Write the attention, see ``cells.Attention``.
+
+    Args:
+        graph: to write to.
+        x: its input (B, H).
+        parameters: its weight and its bias.
+        before: keys and values (1, B, N, D).
+
+    Returns:
+        Its output (B, D), keys and values (B, N, D).
+    """
+    weight, bias = parameters
+    one = graph.whole([1])
+    projected = graph.node("Unsqueeze", graph.node("Gemm", x, weight, transB=1), one)
+    q, k, v = (  # (B, 1, D)
+        graph.node("Slice", projected, *(graph.whole([n]) for n in (start, start + SIZE, 2)))
+        for start in range(0, 3 * SIZE, SIZE)
+    )
+    keys, values = (graph.node("Squeeze", name, graph.whole([0])) for name in before)
+
+    def pushed(rows: str, row: str) -> str:
+        rest = graph.node("Slice", rows, one, graph.whole([np.iinfo(np.int64).max]), one)
+        return graph.node("Concat", rest, row, axis=1)
+
+    values = pushed(values, v)
+    scores = graph.node("MatMul", q, graph.node("Transpose", keys, perm=[0, 2, 1]))  # (B, 1, N)
+    scores = graph.node("Add", graph.node("Mul", scores, graph.number(SIZE**-0.5)), bias)
+    y = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), values)
+    return graph.node("Squeeze", y, one), pushed(keys, k), values
 
 
 class _Graph:
@@ -173,7 +222,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
 
-    def node(self, operator: str, *inputs: str, out: str = "", **attributes: int) -> str:
+    def node(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         """Add a node; its output gets a name of its own unless ``out`` names it.
 
         The node has that name too: some programs take nodes without names for one and the same.

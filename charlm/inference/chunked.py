@@ -53,7 +53,7 @@ class Reader(Protocol):
 
 
 def read_chunked(
-    reader: Reader, count: int, state: State, *, batch_size: int = 32
+    reader: Reader, count: int, state: State, *, batch_size: int = 32, attention: int = 0
 ) -> tuple[Floats, State]:
     """Read the first ``count`` characters of a text.
 
@@ -61,6 +61,8 @@ def read_chunked(
         reader: reads the text.
         count: how many characters.
         state: before them, arrays (L, 1, ...).
+        attention: over how many characters a state holds what it has read as it was. The warm-up is
+            longer by so many.
         batch_size: the most chunks read side by side; fewer on a text that is short.
 
     Returns:
@@ -69,9 +71,10 @@ def read_chunked(
     Raises:
         OutOfTimeError: if the reader raises it before every character has been read once.
     """
-    chunks = max(1, min(batch_size, count // (2 * WARM_UP)))
+    warm_up = WARM_UP + attention
+    chunks = max(1, min(batch_size, count // (2 * warm_up)))
     length = count // chunks
-    values, state = _read_chunks(reader, np.arange(chunks) * length, length, state)
+    values, state = _read_chunks(reader, np.arange(chunks) * length, length, state, warm_up)
     rest = count - chunks * length
     if rest == 0:
         return values.ravel(), state
@@ -80,15 +83,15 @@ def read_chunked(
 
 
 def _read_chunks(
-    reader: Reader, starts: NDArray[np.intp], length: int, state: State
+    reader: Reader, starts: NDArray[np.intp], length: int, state: State, warm_up: int
 ) -> tuple[Floats, State]:
     """Return a value for each character (B, length), and the state in which the last chunk ends."""
     chunks = len(starts)
     if chunks == 1:
         return reader.read(starts, length, state)
-    warm_up, guess = reader.read(starts[1:] - WARM_UP, WARM_UP, reader.initial_state(chunks - 1))
+    before, guess = reader.read(starts[1:] - warm_up, warm_up, reader.initial_state(chunks - 1))
     begin = tuple(np.concatenate(pair, axis=1) for pair in zip(state, guess, strict=True))
-    probes = warm_up[:, -PROBE:]  # the values before a chunk, by the state that it starts with
+    probes = before[:, -PROBE:]  # the values before a chunk, by the state that it starts with
     values = np.empty((chunks, length), np.float32)
     pieces = list(itertools.pairwise(_edges(length)))
     states = [begin]  # at every edge

@@ -12,12 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.cells import Cell
+from charlm.cells import Attention, Cell
 from charlm.cells.base import State
 from charlm.config import ModelConfig, SampleConfig
+from charlm.inference.attention import AttentionKernel
 from charlm.inference.kernels import KERNELS, Kernel
 from charlm.inference.sampling import Doubles, silent, surprisal, unnormalized
 from charlm.tensor_file import Floats, Tensors
+
+
+def kernel_of(cell: Cell) -> type[Kernel]:
+    """Return the fastest kernel of a cell."""
+    return AttentionKernel if isinstance(cell, Attention) else KERNELS.get(cell, Kernel)
 
 
 class RandomNumbers(Protocol):
@@ -60,11 +66,11 @@ class Engine:
     ):
         self.config = config
         self.line_end = line_end
-        self.cell: Cell = config.cell
+        self.cells: tuple[Cell, ...] = config.cells
         self.fused = implementation == "fused"
         parts = [
             {name: weights[f"backbone.layers.{k}.{name}"] for name in config.layer_parameters(k)}
-            for k in range(config.num_layers)
+            for k in range(len(config.cells))
         ]
         with silent():
             self._prepare(weights, parts)
@@ -73,9 +79,12 @@ class Engine:
 
     def _prepare(self, weights: Tensors, parts: list[Tensors]) -> None:
         """Set kernel, layers and table, from the weights of all and those of each layer."""
-        self.kernel = KERNELS.get(self.cell, Kernel) if self.fused else Kernel
-        self.layers = [self.kernel.prepared(part, upper=k > 0) for k, part in enumerate(parts)]
-        first = self.kernel(self.cell, self.layers[0], self._of_layer(self.initial_state(1), 0))
+        self.kinds = [kernel_of(cell) if self.fused else Kernel for cell in self.cells]
+        self.layers = [
+            kind.prepared(part, upper=k > 0)
+            for k, (kind, part) in enumerate(zip(self.kinds, parts, strict=True))
+        ]
+        first, *_ = self.kernels(self.initial_state(1))
         # (V, P): the input product of layer 0
         self.table: Floats = first.project(weights["embedding.weight"])
 
@@ -95,13 +104,12 @@ class Engine:
 
     def kernels(self, state: State) -> list[Kernel]:
         """Return a kernel for each layer, at ``state``."""
-        return [
-            self.kernel(self.cell, w, self._of_layer(state, layer))
-            for layer, w in enumerate(self.layers)
-        ]
+        states = self.config.layer_states(state)
+        layers = zip(self.kinds, self.cells, self.layers, states, strict=True)
+        return [kind(cell, w, before) for kind, cell, w, before in layers]
 
     def predict(self, y: Floats, out: Floats | None = None) -> Floats:
-        """Return the logits (..., V) for outputs of the backbone (..., H), in ``out`` if given."""
+        """Return the logits (..., V) for outputs of the backbone (..., output size), in ``out``."""
         logits = np.dot(y, self.head_weight.T, out=out)
         logits += self.head_bias
         return logits
@@ -118,10 +126,6 @@ class Engine:
         """Return the random numbers that samples are drawn with, each with those of its own."""
         return Generators(seed, samples)
 
-    @staticmethod
-    def _of_layer(state: State, layer: int) -> State:
-        return tuple(s[layer] for s in state)
-
 
 class Stepper:
     """B sequences, stepped side by side in place: what a call returns the next one overwrites."""
@@ -129,15 +133,14 @@ class Stepper:
     def __init__(self, engine: Engine, state: State):
         self.engine = engine
         self.kernels = engine.kernels(state)
-        vocab_size, size = engine.head_weight.shape
+        vocab_size, _ = engine.head_weight.shape
         count = state[0].shape[1]
-        self.x = np.empty((count, size), np.float32)
         self.logits = np.empty((count, vocab_size), np.float32)
 
     @property
     def state(self) -> State:
         """A copy of the state, arrays (L, B, ...)."""
-        return tuple(np.stack(s) for s in zip(*(k.state for k in self.kernels), strict=True))
+        return self.engine.config.whole_state([k.state for k in self.kernels], np.stack)
 
     def step(self, ids: NDArray[Any]) -> Floats:
         """Read one character of each sequence: ids (B,) -> logits (B, V) of the next."""
@@ -147,32 +150,25 @@ class Stepper:
         first, *others = self.kernels
         first.move(self.engine.table[ids])
         x = first.output  # (B, H)
-        for kernel in others:
+        for layer, kernel in enumerate(others, 1):
             kernel.feed(x)
-            if self.engine.config.residual:
-                x = np.add(x, kernel.output, out=self.x)
-            else:
-                x = kernel.output
+            x = self.engine.config.passed_on(np, layer, x, kernel.output)
         return self.engine.predict(x, self.logits)
 
     def read(self, ids: NDArray[Any]) -> Floats:
-        """Read a window: ids (B, T) -> outputs of the backbone (B, T, H).
+        """Read a window: ids (B, T) -> outputs of the backbone (B, T, output size).
 
         Of a model of items, a line end may be only the first character, in the initial state.
 
         Layer by layer, so that the input product of a layer is one for the whole window.
         """
-        x: Floats | None = None  # (T, B, H)
-        for kernel in self.kernels:
-            projected = self.engine.table[ids.T] if x is None else kernel.project(x)
-            y = np.empty((*ids.T.shape, self.x.shape[1]), np.float32)
-            for t, product in enumerate(projected):
-                kernel.move(product)
-                y[t] = kernel.output
-            x = y if x is None or not self.engine.config.residual else x + y
-        assert x is not None
+        first, *others = self.kernels
+        x = first.read(self.engine.table[ids.T])  # (T, B, H)
+        for layer, kernel in enumerate(others, 1):
+            y = kernel.read(kernel.project(x))
+            x = self.engine.config.passed_on(np, layer, x, y)
         return x.swapaxes(0, 1)
 
     def predict(self, y: Floats) -> Floats:
-        """Return the logits (..., V) that outputs of the backbone (..., H) stand for."""
+        """Return the logits (..., V) that outputs of the backbone (..., output size) stand for."""
         return self.engine.predict(y)

@@ -62,6 +62,14 @@ class Kernel:
         """Read one character per lane, given the input of the layer (B, I)."""
         self.move(self.project(x))
 
+    def read(self, projected: Floats) -> Floats:
+        """Read a window, given its input products (T, B, P); return the outputs (T, B, H)."""
+        y = np.empty((*projected.shape[:2], self.output.shape[1]), np.float32)
+        for t, product in enumerate(projected):
+            self.move(product)
+            y[t] = self.output
+        return y
+
 
 def by_gate(rows: Floats, order: Sequence[int], halved: int) -> Floats:
     """Return ``rows`` (G*H, ...) with its gates in ``order``, the first ``halved`` of them halved.

@@ -42,7 +42,7 @@ def read(
         ids, state = ids[last:], engine.initial_state(1)
     with silent():
         reader = _EngineReader(engine, ids, on_progress, scored=False)
-        _, state = read_chunked(reader, len(ids) - 1, state)
+        _, state = read_chunked(reader, len(ids) - 1, state, attention=engine.config.attention)
         stepper = engine.stepper(state)
         logits = stepper.step(ids[-1:])[0].copy()
     on_progress(1)
@@ -71,7 +71,9 @@ def score(
         with silent():
             nats[0] = engine.surprisal(before.logits, ids[0])
             reader = _EngineReader(engine, ids, on_progress, scored=True)
-            nats[1:], _ = read_chunked(reader, len(ids) - 1, before.state)
+            nats[1:], _ = read_chunked(
+                reader, len(ids) - 1, before.state, attention=engine.config.attention
+            )
         on_progress(1)
         check_finite(nats)
     return nats

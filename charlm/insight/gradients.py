@@ -167,20 +167,25 @@ def unrolled(net: CharLM, x: Tensor, state: State) -> tuple[list[list[State]], T
         state: before them, (L, B, ...).
 
     Returns:
-        The states, [t][layer] -> arrays (B, ...), and the logits (B, V) after the last step.
+        The states of the recurrent layers, [t][layer] -> arrays (B, ...), and the logits (B, V)
+        after the last step.
     """
     config, cell = net.config, net.config.cell
-    weights = [dict(layer.named_parameters()) for layer in net.backbone.layers]
-    states = [tuple(s[k] for s in state) for k in range(config.num_layers)]
-    kept = []
-    y = x[:, 0]
+    layers = [dict(layer.named_parameters()) for layer in net.backbone.layers]
+    states = config.layer_states(state)
+    kept, outputs = [], []
     for t in range(x.shape[1]):
         y = x[:, t]
-        for k, w in enumerate(weights):
+        for k, w in enumerate(layers[: config.num_layers]):
             states[k] = cell.step(torch, cell.project(y, w), states[k], w)
-            y = y + states[k][0] if k > 0 and config.residual else states[k][0]
-        kept.append(list(states))
-    return kept, net.head(y)
+            y = config.passed_on(torch, k, y, states[k][0])
+        kept.append(states[: config.num_layers])
+        outputs.append(y)
+    y = torch.stack(outputs, 1)
+    for k in range(config.num_layers, len(layers)):  # the attention, of all steps at once
+        found, _ = net.backbone.layers[k](y, states[k], 0.0, None)
+        y = config.passed_on(torch, k, y, found)
+    return kept, net.head(y[:, -1])
 
 
 def gradient_norms(

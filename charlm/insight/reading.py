@@ -13,6 +13,7 @@ from charlm.config import ModelConfig
 from charlm.data.tokenizer import Ids
 from charlm.errors import ConfigError, argument
 from charlm.files import ProgressCallback, no_progress
+from charlm.inference.attention import AttentionKernel
 from charlm.inference.chunked import read_chunked
 from charlm.inference.engine import Engine
 from charlm.inference.prompt_state import PromptState
@@ -81,6 +82,8 @@ class Reading:
         likeliest: ids (N, 5) of what was expected most in its place, the likeliest first.
         probabilities: of these (N, 5).
         states: by name, the arrays of the state after each character (N, L, ...).
+        attended: what the attention, if any, has put out and kept of each character, by the names
+            of its state (N, D).
     """
 
     config: ModelConfig
@@ -92,6 +95,7 @@ class Reading:
     likeliest: NDArray[np.intp]
     probabilities: Floats
     states: dict[str, Floats] = field(repr=False)
+    attended: dict[str, Floats] = field(repr=False)
     _gates: dict[int, dict[str, Floats]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -100,7 +104,7 @@ class Reading:
         config = self.config
         return [
             {n: self.weights[f"backbone.layers.{k}.{n}"] for n in config.layer_parameters(k)}
-            for k in range(config.num_layers)
+            for k in range(len(config.cells))
         ]
 
     @property
@@ -110,13 +114,32 @@ class Reading:
 
     def state_at(self, places: NDArray[np.intp]) -> State:
         """Return the state that the characters at ``places`` (B,) are read in, (L, B, ...)."""
+        return (*self._recurrent_state(places), *self._attention_state(places))
+
+    def _recurrent_state(self, places: NDArray[np.intp]) -> State:
         found = []
-        for array, start in zip(self.states.values(), self.before, strict=True):
+        for array, start in zip(self.states.values(), self.before, strict=False):
             values = np.moveaxis(array[places - 1], 0, 1).copy()  # (L, B, ...)
             values[:, places == 0] = start
             if self.line_end is not None:
                 values[:, self.ids[places] == self.line_end] = 0
             found.append(values)
+        return tuple(found)
+
+    def _attention_state(self, places: NDArray[np.intp]) -> State:
+        begins = np.full(len(self.ids), -self.config.attention)  # where what is remembered begins
+        if self.line_end is not None:
+            ends = np.flatnonzero(self.ids == self.line_end)
+            begins[ends] = ends
+        begins = np.maximum.accumulate(begins)[places, None]
+        found = []
+        starts = self.before[len(self.states) :]
+        for array, start in zip(self.attended.values(), starts, strict=True):
+            known = start.reshape(-1, array.shape[1])  # what was kept of the text before
+            back = np.arange(-len(known), 0)
+            values = np.concatenate([known, array])[places[:, None] + back + len(known)]
+            values[places[:, None] + back < begins] = 0
+            found.append(values.reshape(1, len(places), *start.shape[2:]))
         return tuple(found)
 
     def layer_inputs(self, places: NDArray[np.intp]) -> list[Floats]:
@@ -126,7 +149,7 @@ class Reading:
         inputs = []
         for layer in range(self.config.num_layers):
             inputs.append(x)
-            x = x + h[:, layer] if layer > 0 and self.config.residual else h[:, layer]
+            x = self.config.passed_on(np, layer, x, h[:, layer])
         return inputs
 
     def gates(self, layer: int) -> dict[str, Floats]:
@@ -141,7 +164,7 @@ class Reading:
         found = {name: np.empty(shape, np.float32) for name in cell.gate_names}
         for start in range(0, len(self.ids) if found else 0, BLOCK):
             places = np.arange(start, min(start + BLOCK, len(self.ids)))
-            state = tuple(s[layer - 1] for s in self.state_at(places))
+            state = tuple(s[layer - 1] for s in self._recurrent_state(places))
             x = self.layer_inputs(places)[layer - 1]
             a = cell.activations(np, cell.project(x, w), state, w)
             for name, values in found.items():
@@ -184,7 +207,7 @@ def read(
     recorder = _Recorder(engine, ids, on_progress)
     with silent():
         recorder.note(before.logits[None], np.array([0]))
-        read_chunked(recorder, len(ids), before.state)
+        read_chunked(recorder, len(ids), before.state, attention=engine.config.attention)
     check_finite(recorder.bits)
     return Reading(
         config=engine.config,
@@ -196,6 +219,7 @@ def read(
         likeliest=recorder.likeliest,
         probabilities=recorder.probabilities,
         states=recorder.states,
+        attended=recorder.attended,
     )
 
 
@@ -218,6 +242,11 @@ class _Recorder:
             name: np.zeros((count, config.num_layers, *shape), np.float32)
             for name, shape in shapes.items()
         }
+        self.attended = {
+            name: np.zeros((count, shape[-1]), np.float32)
+            for head in config.cells[config.num_layers :]
+            for name, shape in head.state_shapes(config.hidden_size).items()
+        }
 
     def initial_state(self, batch_size: int) -> State:
         """See ``chunked.Reader``."""
@@ -230,9 +259,13 @@ class _Recorder:
         for t in range(length):
             places = starts + t
             logits = stepper.step(self.ids[places])
-            for layer, kernel in enumerate(stepper.kernels):
+            recurrent = stepper.kernels[: self.engine.config.num_layers]
+            for layer, kernel in enumerate(recurrent):
                 for array, values in zip(self.states.values(), kernel.state, strict=True):
                     array[places, layer] = values
+            for kernel in stepper.kernels[len(recurrent) :]:
+                for array, values in zip(self.attended.values(), kernel.state, strict=True):
+                    array[places] = values if values.ndim == 2 else values[:, -1]
             inside = places + 1 < len(self.ids)
             nats[inside, t] = self.note(logits[inside], places[inside] + 1)
             if t % 64 == 63 or t == length - 1:
@@ -282,7 +315,7 @@ def clamped_bits(
     starts = np.maximum(starts, 1)
     begin = np.maximum(starts - warm_up - 1, 0)
     count, chunks = len(clamps), len(starts)
-    state = tuple(np.tile(s, (1, count, 1)) for s in reading.state_at(begin))
+    state = tuple(np.concatenate([s] * count, axis=1) for s in reading.state_at(begin))
     rows = [np.arange(k * chunks, (k + 1) * chunks) for k in range(count)]
     lanes = [(unit, value, r) for (unit, value), r in zip(clamps, rows, strict=True)]
     step = _ClampedStep(reading, state, lanes)
@@ -303,21 +336,28 @@ class _ClampedStep:
     """Moves lanes by one character each, with one unit of some lanes clamped."""
 
     def __init__(self, reading: Reading, state: State, clamps: list[tuple[Unit, float, Any]]):
-        self.reading, self.state, self.clamps = reading, state, clamps
+        self.reading, self.clamps = reading, clamps
+        config = reading.config
+        self.states = config.layer_states(state)
+        w = [AttentionKernel.prepared(w, upper=True) for w in reading.layers[config.num_layers :]]
+        self.attention = [AttentionKernel(config.cells[-1], one, self.states.pop()) for one in w]
 
     def __call__(self, ids: Ids) -> Floats:
         """Read a character of each lane (B,); return the logits of the next (B, V)."""
         reading, config = self.reading, self.reading.config
         x = reading.weights["embedding.weight"][ids]
-        after = []
         if reading.line_end is not None:
-            for array in self.state:
-                array[:, ids == reading.line_end] = 0
-        for layer in range(config.num_layers):
-            state = self._step(layer, x, tuple(s[layer] for s in self.state))
-            after.append(state)
-            x = x + state[0] if layer > 0 and config.residual else state[0]
-        self.state = tuple(np.stack(s) for s in zip(*after, strict=True))
+            begins = ids == reading.line_end
+            for array in (array for state in self.states for array in state):
+                array[begins] = 0
+            for kernel in self.attention:
+                kernel.reset(begins)
+        for layer, before in enumerate(self.states):
+            self.states[layer] = self._step(layer, x, before)
+            x = config.passed_on(np, layer, x, self.states[layer][0])
+        for kernel in self.attention:
+            kernel.feed(x)
+            x = config.passed_on(np, config.num_layers, x, kernel.output)
         tied = config.tie_weights
         head = reading.weights["embedding.weight" if tied else "head.weight"]
         return x @ head.T + reading.weights["head.bias"]

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.cells import Attention, Cell
 from charlm.cells.base import State
 from charlm.config import ModelConfig, SampleConfig
 from charlm.inference.engine import Engine
 from charlm.inference.kernels import Kernel
 from charlm.inference.sampling import Doubles, check_finite, filtered, likeliest
 from charlm.integer import functions
+from charlm.integer.attention import ExactAttention
 from charlm.integer.bounds import LARGEST_SUM, activation_bits
 from charlm.integer.kernels import EXACT_KERNELS, ExactKernel, Matrix
 from charlm.integer.random import Generator
@@ -24,6 +26,13 @@ from charlm.quantization import rounded
 from charlm.tensor_file import Floats, Tensors
 
 TABLE_BITS = 12  # of the input product of layer 0, after the point
+
+
+def exact_kernel_of(cell: Cell, *, fused: bool = True) -> type[ExactKernel]:
+    """Return the kernel of a cell: the fastest one, or that of its equations."""
+    if isinstance(cell, Attention):
+        return ExactAttention
+    return EXACT_KERNELS.get(cell, ExactKernel) if fused else ExactKernel
 
 
 class ExactEngine(Engine):
@@ -34,8 +43,6 @@ class ExactEngine(Engine):
     Raises:
         ConfigError: if its layers are too wide for exact sums, or its cell uses what is not exact.
     """
-
-    kernel: type[ExactKernel]
 
     def __init__(
         self,
@@ -51,28 +58,29 @@ class ExactEngine(Engine):
         self.head = Matrix(self.head_weight, self.bits)
 
     def _prepare(self, weights: Tensors, parts: list[Tensors]) -> None:
-        self.kernel = EXACT_KERNELS.get(self.cell, ExactKernel) if self.fused else ExactKernel
+        self.exact_kinds = [exact_kernel_of(cell, fused=self.fused) for cell in self.cells]
+        self.bounded = all(kind.bounded for kind in self.exact_kinds)
         self.layers = [
-            self.kernel.prepared(_exact(part, self.bits), upper=k > 0)
-            for k, part in enumerate(parts)
+            kind.prepared(_exact(part, self.bits), upper=k > 0)
+            for k, (kind, part) in enumerate(zip(self.exact_kinds, parts, strict=True))
         ]
         scale = np.float32(2**TABLE_BITS)
-        projected = self.cell.project(weights["embedding.weight"], _exact(parts[0], None))
+        first, *_ = self.exact_kinds
+        projected = self.cells[0].project(weights["embedding.weight"], _exact(parts[0], None))
         projected = np.rint(projected * scale) / scale
-        if self.kernel.bounded:  # beyond it each gate is at its limit, and a cast could overflow
+        if first.bounded:  # beyond it each gate is at its limit, and a cast could overflow
             projected = np.clip(projected, -LARGEST_SUM, LARGEST_SUM)
-        self.table = self.kernel.of_table(projected, self.layers[0])
+        self.table = first.of_table(projected, self.layers[0])
 
     def kernels(self, state: State) -> list[Kernel]:
         """See :class:`Engine`."""
-        return [
-            self.kernel(self.cell, w, self._of_layer(state, layer), self.bits)
-            for layer, w in enumerate(self.layers)
-        ]
+        states = self.config.layer_states(state)
+        layers = zip(self.exact_kinds, self.cells, self.layers, states, strict=True)
+        return [kind(cell, w, before, self.bits) for kind, cell, w, before in layers]
 
     def predict(self, y: Floats, out: Floats | None = None) -> Floats:
         """See :class:`Engine`; ``y`` is in units of ``2 ** -bits``."""
-        if self.kernel.bounded:
+        if self.bounded:
             result = np.dot(y, self.head.scaled, out=out)
         else:
             result = (y * np.float32(2.0**-self.bits)) @ self.head.T
@@ -85,7 +93,7 @@ class ExactEngine(Engine):
     def weights(self, logits: NDArray[Any], config: SampleConfig) -> Doubles:
         """See :class:`Engine`; they are whole numbers, so their sums are exact."""
         best = np.maximum.reduce(logits, axis=1, keepdims=True)
-        if not self.kernel.bounded:
+        if not self.bounded:
             check_finite(best)
         if config.temperature == 0:
             return likeliest(logits)

@@ -48,7 +48,8 @@ class Matrix:
             self.scaled = values.T * np.float32(2.0**-bits)  # for what is in units of 2 ** -bits
             units = np.ldexp(1.0, -exponents(values).astype(np.int32))
             sums = np.abs(values.astype(np.float64)).sum(axis=-1) / units
-            self.most = np.float32(EXACT_SUM / max(1.0, sums.max()) * 2.0**-bits)
+            # Less the half by which rounding makes a number larger.
+            self.most = np.float32((EXACT_SUM / max(1.0, sums.max()) - 0.5) * 2.0**-bits)
 
     def __getitem__(self, rows: slice) -> "Matrix":
         key = rows.indices(len(self.values))

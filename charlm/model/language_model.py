@@ -44,7 +44,7 @@ class CharLM(nn.Module):
         self.config = config
         self.embedding = _Embedding(vocab_size, config.embedding_size)
         self.backbone = Backbone(config, implementation)
-        self.head = _Linear(config.hidden_size, vocab_size)
+        self.head = _Linear(config.output_size, vocab_size)
         if config.tie_weights:
             self.head.weight = self.embedding.weight
         with torch_threads(1):  # the last bits of an orthogonal matrix depend on their number
@@ -80,7 +80,7 @@ class CharLM(nn.Module):
         if share:
             # Half of it, as a character at the input has no stand-in.
             x = locked_dropout(x, share / 2, generator, processes)
-        y, state = self.backbone(x, state, generator)  # (B, T, H)
+        y, state = self.backbone(x, state, generator)  # (B, T, output size)
         if share:
             y = locked_dropout(y, share, generator, processes)
         return self.head(y), state

@@ -1,10 +1,11 @@
 """Recurrent layers and their stack: (x, state) -> (y, state).
 
 A stack is L layers of one cell, each its own module, with dropout between them and, from the second
-layer on, a residual path around each (Kim et al. 2017, arXiv:1701.03360). A layer has two
-implementations over the same parameters: ``"fused"`` runs the fastest loop that there is, see
-:mod:`charlm.model.fused`; ``"reference"`` loops over the equations of the cell. A cell without a
-fused loop always runs the reference.
+layer on, a residual path around each (Kim et al. 2017, arXiv:1701.03360). An attention head on top
+of them is a layer too, whose output goes on beside its input. A layer has two implementations over
+the same parameters: ``"fused"`` runs the fastest loop that there is, see :mod:`charlm.model.fused`;
+``"reference"`` loops over the equations of the cell. A cell without a fused loop always runs the
+reference.
 
 State is a tuple of tensors (L, B, ...), passed in and handed back, never kept in a module.
 """
@@ -118,7 +119,7 @@ class Layer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A stack of layers: (x (B, T, E), state) -> (y (B, T, H), state).
+    """A stack of layers: (x (B, T, E), state) -> (y (B, T, output size), state).
 
     Args:
         config: what the model computes.
@@ -132,8 +133,8 @@ class Backbone(nn.Module):
         assert implementation in IMPLEMENTATIONS, implementation
         self.config = config
         self.layers = nn.ModuleList(
-            Layer(config.cell, config.layer_parameters(layer), implementation)
-            for layer in range(config.num_layers)
+            Layer(cell, config.layer_parameters(layer), implementation)
+            for layer, cell in enumerate(config.cells)
         )
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -154,11 +155,12 @@ class Backbone(nn.Module):
         share = self.config.dropout if self.training else 0.0
         weight_share = self.config.weight_drop if self.training else 0.0
         layer_states = []
-        for index, layer in enumerate(self.layers):
-            dropout = share and index > 0
+        befores = self.config.layer_states(state)
+        for index, (layer, before) in enumerate(zip(self.layers, befores, strict=True)):
+            # Not before the attention: keys of windows with other masks would not be comparable.
+            dropout = share and 0 < index < self.config.num_layers
             inside = locked_dropout(x, share, generator, self.processes) if dropout else x
-            before = tuple(s[index] for s in state)
             y, layer_state = layer(inside, before, weight_share, generator)
-            x = x + y if index > 0 and self.config.residual else y
+            x = self.config.passed_on(torch, index, x, y)
             layer_states.append(layer_state)
-        return x, tuple(torch.stack(s) for s in zip(*layer_states, strict=True))
+        return x, self.config.whole_state(layer_states, torch.stack)

@@ -135,7 +135,7 @@ class Matrix {
       }
       most = Math.max(most, sum);
     }
-    this.most = Math.fround(EXACT_SUM / most * powerOfTwo(-bits) / 2);
+    this.most = Math.fround((EXACT_SUM / most - 0.5) * powerOfTwo(-bits));
     this.whole = new Float64Array(this.columns);
     this.sums = new Float64Array(Math.ceil(this.rows / 8) * 8);
   }
@@ -271,8 +271,12 @@ class Engine {
       const input = index ? model.hiddenSize : this.embedding.columns;
       return new Layer(program, values, { input, state: model.stateSizes }, bounded);
     });
+    if (model.attention) {
+      const [weight, bias] = model.attention.map(parameter);
+      this.layers.push(new Attention(weight, bias));
+    }
     this.table = new Map(); // by character: its input product in layer 0
-    this.y = new Float32Array(model.hiddenSize);
+    this.y = new Float32Array(this.head.columns);
     this.logits = new Float32Array(this.bias.length);
   }
 
@@ -298,17 +302,20 @@ class Engine {
     const [unit, scale] = [powerOfTwo(-this.bits), powerOfTwo(this.bits)];
     this.layers.forEach((layer, index) => {
       if (index) {
-        layer.x.set(y);
+        layer.x.set(y.subarray(0, layer.x.length));
         layer.project();
       } else {
         layer.projected.set(this.inputProduct(id));
       }
       layer.step();
       const output = layer.state[0];
-      const kept = index && this.model.residual ? 1 : 0;
+      // What the attention has read out stands behind the outputs of the other layers.
+      const beside = layer instanceof Attention;
+      const part = beside ? y.subarray(this.model.hiddenSize) : y;
+      const kept = index && !beside && this.model.residual ? 1 : 0;
       // y is a multiple of 2 ** -bits below 2 ** 24 of them, so the sum is exact.
-      for (let i = 0; i < y.length; i++) {
-        y[i] = kept * y[i] + rint(Math.fround(output[i] * scale)) * unit;
+      for (let i = 0; i < output.length; i++) {
+        part[i] = kept * part[i] + rint(Math.fround(output[i] * scale)) * unit;
       }
     });
     this.head.product(y, logits, bounded);

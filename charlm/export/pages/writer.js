@@ -99,8 +99,6 @@ function surprisal(logits, id) {
 
 // ---------------------------------------------------------------- a text
 
-const EVERY = 64; // characters between two states that are kept
-
 /**
  * A text that grows, and that can be cut off at any place to go on from there.
  *
@@ -118,7 +116,8 @@ class Writer {
     this.hidden = this.isItems || prompt.length === 0 ? 1 : 0;
     this.ids = [];
     this.bits = []; // the surprise of each character, null where nothing was read before it
-    this.kept = []; // the states before every 64th character
+    this.kept = []; // states of the engine, one in so many characters
+    this.every = engine.model.attention ? 256 : 64; // such a state is large
     this.logits = null; // of the character that follows
     this.unread = []; // what is read before more is drawn
     this.samples = []; // {sample, start}: its number, and where its drawing begins
@@ -143,7 +142,7 @@ class Writer {
 
   /** Read one more character. */
   push(id) {
-    if (this.ids.length % EVERY === 0) this.kept.push(this.engine.state);
+    if (this.ids.length % this.every === 0) this.kept.push(this.engine.state);
     this.bits.push(this.logits ? surprisal(this.logits, id) : null);
     this.ids.push(id);
     this.logits = this.engine.step(id).slice();
@@ -192,7 +191,7 @@ class Writer {
     this.logits = this.seek(place);
     this.ids.length = place;
     this.bits.length = place;
-    this.kept.length = Math.ceil(place / EVERY);
+    this.kept.length = Math.ceil(place / this.every);
     this.unread = [];
     this.lowest = Math.min(this.lowest, place);
     while (this.samples.length > 1 && this.last.start > place) this.samples.pop();
@@ -215,10 +214,10 @@ class Writer {
 
   /** Move the engine to before a place of ids; return the logits there. */
   seek(place) {
-    const first = Math.max(0, Math.ceil(place / EVERY) - 1);
+    const first = Math.max(0, Math.ceil(place / this.every) - 1);
     if (this.kept.length) this.engine.state = this.kept[first];
     let logits = null;
-    for (let i = first * EVERY; i < place; i++) logits = this.engine.step(this.ids[i]);
+    for (let i = first * this.every; i < place; i++) logits = this.engine.step(this.ids[i]);
     return logits && logits.slice();
   }
 }

@@ -3,7 +3,7 @@
 A :data:`Loop` is (x (B, T, I), state of (B, ...), weights by name) -> (y (B, T, H), next state). It
 computes what its cell in :mod:`charlm.cells` says. There are torch's own loops and, for a CPU, some
 of ours. Both tables are keyed by the cell with its options. A cell that stands in neither, and is
-no ``LinearCell``, is stepped by its equations.
+no ``LinearCell`` and not the attention, is stepped by its equations.
 
 torch has a fast loop for the LSTM on a CPU (oneDNN), but steps the RNN and the GRU through autograd
 there, one small operation at a time. Three things make a loop by hand faster, and in bfloat16 more
@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm.cells import GRU, LSTM, RNN, Cell
+from charlm.cells import GRU, LSTM, RNN, Attention, Cell
 from charlm.cells.base import LinearCell, State
+from charlm.model.fused.attention import attention_loop
 from charlm.model.fused.gru import GRUWindow, ResetBeforeWindow
 from charlm.model.fused.linear import linear_loop
 from charlm.model.fused.lstm import PeepholeWindow
@@ -107,6 +108,8 @@ def fused_loop(cell: Cell, device_type: str) -> Loop | None:
     """Return the fastest loop of a cell on a device, None if it has none."""
     if isinstance(cell, LinearCell):
         return linear_loop(cell)
+    if isinstance(cell, Attention):
+        return attention_loop
     if device_type == "cuda":
         return CUDNN_LOOPS.get(cell)
     own = CPU_LOOPS.get(cell) if device_type == "cpu" else None
