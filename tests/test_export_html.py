@@ -19,6 +19,7 @@ from charlm.errors import ConfigError
 from charlm.export import html
 from charlm.insight.page import PAGES as SHARED
 from charlm.integer import functions
+from charlm.integer.engine import ExactEngine
 from charlm.integer.random import uniform
 
 needs_quickjs = pytest.mark.skipif(find_spec("quickjs") is None, reason="needs the package quickjs")
@@ -52,7 +53,7 @@ def test_the_page_says_what_the_model_is(tmp_path):
     page = saved(model("gru"), tmp_path, prompt="abc", description="Says a lot.")
     data = data_of(page)
     assert (data["title"], data["prompt"], data["description"]) == ("play", "abc", "Says a lot.")
-    assert (data["backbone"], data["layers"], data["units"]) == ("gru", 2, 11)
+    assert (data["backbone"], data["num_layers"], data["hidden_size"]) == ("gru", 2, 11)
     assert (data["files"], data["characters"]) == (["play.txt"], 12_345)
     count = sum(w.size for w in model("gru").weights.values())
     assert data["parameters"] == count
@@ -164,6 +165,20 @@ def test_tables_and_random_numbers_are_those_of_python():
         assert (
             script.run(f"[0, 1, 2].map((i) => uniform({seed}, {sample}, {place} + i))") == expected
         )
+
+
+@needs_quickjs
+def test_products_are_those_of_python_however_large_the_input_is():
+    checkpoint = model("mingru")
+    script = Script(checkpoint)
+    engine = ExactEngine(checkpoint.model_config, checkpoint.weights)
+    product = "(x) => { head.product(Float32Array.from(x), out, false); return Array.from(out); }"
+    script.run("(globalThis.head = engine.head, globalThis.out = new Float32Array(head.rows), 0)")
+    random = np.random.default_rng(1)
+    for size in np.geomspace(0.1, 1e4, 80):
+        x = np.float32(size * random.normal(size=(1, engine.head.values.shape[1])))
+        script.define("x", x[0].tolist())
+        assert np.array_equal(np.float32(script.run(f"({product})(x)")), (x @ engine.head.T)[0])
 
 
 @needs_quickjs

@@ -98,11 +98,19 @@ def test_gates_are_those_that_made_the_states(backbone):
             assert array[:, layer] == pytest.approx(values, abs=1e-4)
 
 
-def test_items_begin_anew():
+@pytest.mark.parametrize("backbone", [("gru", "plain"), ("lstm", "attention")])
+def test_items_begin_anew(backbone):
     text = "".join(f"{line}\n" for line in words(400, seed=2).split())
-    lm = model("gru", items=True, text=text)
+    lm = model(*backbone, items=True, text=text)
     reading = reading_of(lm, text)
     assert reading.bits == pytest.approx(lm.score(text), abs=1e-4)
+    for place in (1, 50, text.index("\n", 90), text.index("\n", 90) + 1, 400):
+        (state,) = (reading.state_at(np.array([place])),)
+        expected = lm.read(text[:place], state=lm.read()).state
+        for one, other in zip(state, expected, strict=True):
+            if text[place] == "\n":  # which is read in the initial state
+                other = np.zeros_like(other)
+            assert one == pytest.approx(other, abs=1e-3)
 
 
 STARTS = np.array([40, 333, 700])

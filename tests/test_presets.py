@@ -15,8 +15,10 @@ from charlm.training.presets import (
     BY_LENGTH,
     BY_TIME,
     BY_VOCABULARY,
+    LONG,
     MAX_EPOCHS,
     MOST_HELD_OUT,
+    REPETITIVE,
     choose_configs,
     max_epochs,
     presets,
@@ -57,12 +59,16 @@ TIMES = st.floats(1, 1e12) | st.floats(1, 1e8) | st.sampled_from([float(most) fo
 VOCABULARIES = st.integers(1, 1_114_112) | st.integers(1, 5000)
 
 
-@given(LENGTHS, VOCABULARIES, TIMES)
+@given(LENGTHS, VOCABULARIES, TIMES, st.floats(0, 1) | st.just(REPETITIVE))
 def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
-    num_characters, vocab_size, readable
+    num_characters, vocab_size, readable, repetition
 ):
     model, train, notices = choose_configs(
-        num_characters, {}, vocab_size=vocab_size, readable=readable
+        num_characters,
+        {},
+        vocab_size=vocab_size,
+        readable=readable,
+        repetition=repetition,
     )
     expected = (
         ALWAYS
@@ -72,7 +78,9 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
     )
     if row(BY_LENGTH, num_characters):
         expected |= row(BY_VOCABULARY, num_characters / vocab_size)
-    assert presets(num_characters, vocab_size, readable) == expected
+    elif repetition >= REPETITIVE:
+        expected |= LONG
+    assert presets(num_characters, vocab_size, readable, repetition) == expected
     known = (*ModelConfig.names(), *LSTM.names())
     of_model = {name: value for name, value in expected.items() if name in known}
     assert model == ModelConfig.from_dict(of_model)
@@ -125,6 +133,12 @@ def test_a_larger_vocabulary_never_means_less_dropout(num_characters, one, other
         for size in sorted((one, other))
     )
     assert fewer.dropout <= more.dropout
+
+
+@pytest.mark.parametrize("given", [{"items": True}, {"tie_weights": True, "hidden_size": 128}])
+def test_what_attention_does_not_go_with_has_none(given):
+    assert choose_configs(10**6, {}, repetition=0.1)[0].attention == LONG["attention"]
+    assert choose_configs(10**6, given, repetition=0.1)[0].attention == 0
 
 
 def test_only_short_texts_can_be_read_too_often():

@@ -47,16 +47,15 @@ class ReadingModel:
     def __repr__(self) -> str:
         name, config, vocab_size = type(self).__name__, self.config, self.tokenizer.vocab_size
         return (
-            f"{name}({config.backbone}, {config.num_layers} x {config.hidden_size} units, "
-            f"{config.num_parameters(vocab_size):,} parameters, {vocab_size:,} symbols)"
+            f"{name}({config.description}, {config.num_parameters(vocab_size):,} parameters, "
+            f"{vocab_size:,} symbols)"
         )
 
     def _repr_html_(self) -> str:
         found = self.checkpoint
         loss, files = found.counters.loss, ", ".join(found.source.files)
         facts = {
-            "model": f"{self.config.backbone}, {self.config.num_layers} x "
-            f"{self.config.hidden_size} units" + ", in whole numbers" * found.exact,
+            "model": self.config.description + ", in whole numbers" * found.exact,
             "parameters": f"{self.config.num_parameters(self.tokenizer.vocab_size):,}",
             "symbols": f"{self.tokenizer.vocab_size:,}",
             "text": files if len(files) <= LONGEST_FACT else f"{files[:LONGEST_FACT]} ...",

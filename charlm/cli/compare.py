@@ -214,8 +214,7 @@ def _print_start(comparison: "Comparison") -> None:
         model = model_config(document, own)
         print_fact(
             "model",
-            f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
-            f"{model.num_parameters(text['symbols']):,} parameters",
+            f"{model.description}, {model.num_parameters(text['symbols']):,} parameters",
         )
     budget = next(name for name in ("minutes", "steps", "epochs") if name in common)
     unit = budget[:-1] if common[budget] == 1 else budget

@@ -60,7 +60,7 @@ def _summary(path: Path, found: "Checkpoint", cell_files: list[str]) -> dict[str
         else f"{train.total_steps:,} steps"
     )
     summary = {
-        "model": f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
+        "model": f"{model.description}, "
         f"{model.num_parameters(found.tokenizer.vocab_size):,} parameters"
         + ", in whole numbers"
         * found.exact,

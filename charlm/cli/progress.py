@@ -161,8 +161,7 @@ def print_start(run: "Run") -> None:
     )
     print_fact(
         "model",
-        f"{model.backbone}, {model.num_layers} x {model.hidden_size} units, "
-        f"{model.num_parameters(vocab_size):,} parameters",
+        f"{model.description}, {model.num_parameters(vocab_size):,} parameters",
     )
     windows = f"windows of {config.batch_size} x {config.seq_length} characters"
     if dataset.line_end is not None:

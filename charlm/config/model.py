@@ -80,6 +80,16 @@ class ModelConfig(Settings):
             )
 
     @property
+    def description(self) -> str:
+        """The layers in a few words.
+
+        >>> ModelConfig(attention=512).description
+        'lstm, 2 x 512 units, attention over 512 characters'
+        """
+        size = f"{self.backbone}, {self.num_layers} x {self.hidden_size} units"
+        return f"{size}, attention over {self.attention:,} characters" if self.attention else size
+
+    @property
     def cell(self) -> Cell:
         """The recurrence of every recurrent layer."""
         return CELLS[self.backbone].from_dict(self.cell_options)

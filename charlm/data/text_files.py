@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.data import file_types
 from charlm.data.items import is_list
+from charlm.data.repetition import repetition
 from charlm.data.tokenizer import count_characters
 from charlm.errors import CorpusError
 from charlm.files import (
@@ -29,6 +30,7 @@ from charlm.files import (
     shell_command,
 )
 
+REPETITIONS = 16  # pieces of a text that are searched for them
 CHUNK = 1 << 22  # bytes of a file in memory at a time
 
 TEXT_SUFFIXES = (".txt", ".md")  # of the files that a folder stands for
@@ -275,11 +277,13 @@ class Survey:
         counts: how often each code point occurs, by code point.
         fingerprint: sha256 of the whole text.
         is_list: whether it looks like a list, see ``data.items``.
+        repetition: how much of it repeats what stood a little before, see ``data.repetition``.
     """
 
     counts: NDArray[np.int64]
     fingerprint: str
     is_list: bool = False
+    repetition: float = 0.0
 
     @property
     def characters(self) -> int:
@@ -297,9 +301,13 @@ def survey(text: Iterable[str]) -> Survey:
     digest = hashlib.sha256()
     counts = count_characters("")
     looks_like_list: bool | None = None
+    repetitions = []
     for piece in text:
         if looks_like_list is None:
             looks_like_list = is_list(piece)  # millions of characters are enough to tell
+        if len(repetitions) < REPETITIONS:
+            repetitions.append(repetition(piece))
         counts += count_characters(piece)
         digest.update(piece.encode("utf-8", "surrogatepass"))
-    return Survey(counts, digest.hexdigest(), bool(looks_like_list))
+    mean = float(np.mean(repetitions)) if repetitions else 0.0
+    return Survey(counts, digest.hexdigest(), bool(looks_like_list), mean)

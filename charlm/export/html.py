@@ -76,8 +76,9 @@ def facts(model: Checkpoint, run: str) -> dict[str, Any]:
     return {
         "run": run,
         "backbone": config.backbone,
-        "layers": config.num_layers,
-        "units": config.hidden_size,
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "attention": config.attention,
         "parameters": config.num_parameters(model.tokenizer.vocab_size),
         "files": list(model.source.files),
         "characters": model.source.characters,

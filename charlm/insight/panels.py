@@ -67,6 +67,7 @@ def model(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "backbone": config.backbone,
         "num_layers": config.num_layers,
         "hidden_size": config.hidden_size,
+        "attention": config.attention,
         "parameters": config.num_parameters(tokenizer.vocab_size),
         "vocabulary": list(tokenizer.vocabulary),
         "vocab_size": tokenizer.vocab_size,

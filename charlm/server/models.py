@@ -161,6 +161,7 @@ def _facts(head: Checkpoint) -> dict[str, Any]:
         "backbone": config.backbone,
         "num_layers": config.num_layers,
         "hidden_size": config.hidden_size,
+        "attention": config.attention,
         "parameters": config.num_parameters(head.tokenizer.vocab_size),
         "vocabulary": head.tokenizer.vocabulary,
         "items": bool(config.items),

@@ -37,7 +37,8 @@ def begun(
 ) -> Document:
     """Choose what all runs of a new comparison have in common; return its document.
 
-    The settings are those that the default backbone would be trained with.
+    The settings are those that the default backbone would be trained with, but for the attention:
+    recurrences are compared by themselves, unless it is asked for.
     """
     names, options = config.backbone_names, option_names()
     cells = [variant(name)["backbone"] for name in names]
@@ -48,6 +49,7 @@ def begun(
             )
     apart = (*options, *ComputeConfig.names())
     shared = {name: value for name, value in settings.items() if name not in apart}
+    shared.setdefault("attention", 0)
     tokenizer, model, train, notices = choose_settings(found, shared, machine)
     budget = next(name for name in BUDGETS if getattr(train, name) is not None)
     own = ("backbone", "seed", *options, *BUDGETS)

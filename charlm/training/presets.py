@@ -41,6 +41,10 @@ BY_LENGTH: Rows = (
     (150_000, SHORT | {"dropout": 0.25, "weight_drop": 0.2, "learning_rate": 0.008}),
     (400_000, SHORT | {"dropout": 0.2, "weight_drop": 0.2, "learning_rate": 0.008}),
 )
+# A longer text that repeats much of what it has said, as programs and manuals do, is worth the time
+# that attention takes. In shorter ones there is too little to learn it from.
+REPETITIVE = 0.05  # see data.repetition
+LONG: dict[str, int | float] = {"attention": 512}
 # And for such short texts, by how many characters there are for each symbol of the vocabulary:
 # where most symbols are rare, as in Chinese verse, a text is memorised sooner.
 BY_VOCABULARY: Rows = ((50, {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006}),)
@@ -62,6 +66,7 @@ def choose_configs(
     readable: float | None = None,
     lines: int = 1,
     is_list: bool = False,
+    repetition: float = 0.0,
 ) -> tuple[ModelConfig, TrainConfig, list[str]]:
     """Return the configs to train with on a text, and lines that tell what was chosen.
 
@@ -77,6 +82,7 @@ def choose_configs(
             is as many as it reads in the given steps.
         lines: how many it has.
         is_list: whether it looks like a list, whose lines are items, see ``data.items``.
+        repetition: how much of it stood a little before, see ``data.repetition``.
 
     Raises:
         ConfigError: for an unknown setting or one out of bounds, or two that contradict each other.
@@ -102,7 +108,7 @@ def choose_configs(
         readable = steps * reference.batch_size * reference.seq_length
         if asked.epochs is not None:
             readable = float(asked.epochs * num_characters)
-    chosen = presets(num_characters, vocab_size, readable)
+    chosen = presets(num_characters, vocab_size, readable, repetition)
     chosen = {name: value for name, value in chosen.items() if name not in given}
     notices = []
     items = is_list if given.get("items") is None else given["items"]
@@ -113,6 +119,8 @@ def choose_configs(
         )
     for name in ALWAYS.keys() - set(model.cell.names()):
         chosen.pop(name, None)
+    if items or model.tie_weights:  # no item knows of another; a tied head has no room
+        chosen.pop("attention", None)
     if not model.has_recurrent_parameters:
         chosen.pop("weight_drop", None)
         if model.weight_drop:
@@ -136,16 +144,20 @@ def choose_configs(
     return _model_config(settings), TrainConfig(**_part(TrainConfig, settings)), notices
 
 
-def presets(num_characters: int, vocab_size: int, readable: float) -> dict[str, int | float]:
+def presets(
+    num_characters: int, vocab_size: int, readable: float, repetition: float = 0.0
+) -> dict[str, int | float]:
     """Return what differs from the defaults for a text, its vocabulary and the time there is."""
     tables = [
         (BY_TIME, readable),
         (BY_EPOCHS, readable / max(1, num_characters)),
         (BY_LENGTH, num_characters),
     ]
+    result: dict[str, int | float] = dict(ALWAYS)
     if num_characters <= BY_LENGTH[-1][0]:
         tables.append((BY_VOCABULARY, num_characters / vocab_size))
-    result: dict[str, int | float] = dict(ALWAYS)
+    elif repetition >= REPETITIVE:
+        result |= LONG
     for rows, value in tables:
         result |= next((settings for most, settings in rows if value <= most), {})
     return result

@@ -171,7 +171,12 @@ def choose_settings(
         ConfigError: for settings that are wrong.
     """
     choose = functools.partial(
-        choose_configs, found.characters, settings, lines=found.lines, is_list=found.is_list
+        choose_configs,
+        found.characters,
+        settings,
+        lines=found.lines,
+        is_list=found.is_list,
+        repetition=found.repetition,
     )
     _, config, _ = choose()  # refuses what is wrong with the settings
     tokenizer = CharTokenizer.from_counts(found.counts, min_count=config.min_count)

@@ -334,8 +334,8 @@ function fillPage() {
   const source = facts.files.length
     ? `, trained on ${visibleText(facts.files.join(", "))}${size}`
     : "";
-  byId("model").textContent = `${facts.backbone}, ${facts.layers} × ${facts.units} units, `
-    + `${number(facts.parameters)} parameters, ${number(vocabulary.length)} characters${source}`;
+  byId("model").textContent = `${layersOf(facts)}, ${number(facts.parameters)} parameters, `
+    + `${number(vocabulary.length)} characters${source}`;
   byId("vocabulary").textContent = vocabulary.map(nameOf).join(" ");
   byId("steps").append(...Array.from({ length: STEPS }, (_, step) =>
     element("span", { class: `hot w${step + 1}` })));

@@ -42,6 +42,12 @@ function unpackArray({ packed, type, shape, low, step }) {
   return values;
 }
 
+/** Return the layers of a model in a few words. */
+function layersOf({ backbone, num_layers: layers, hidden_size: units, attention }) {
+  const size = `${backbone}, ${layers} × ${units} units`;
+  return attention ? `${size}, attention over ${number(attention)} characters` : size;
+}
+
 // ---------------------------------------------------------------- elements
 
 /** Return a new element. Functions become listeners, strings become text. */

@@ -550,8 +550,7 @@ function showHeader() {
   const name = visibleText(model.name);
   document.title = `${name || "A model"}: what it has learned`;
   if (name) byId("name").replaceChildren("What ", element("bdi", {}, name), " has learned");
-  const size = `${model.num_layers} × ${model.hidden_size} units`;
-  byId("model").textContent = `${model.backbone}, ${size}, ${number(model.parameters)} parameters, `
+  byId("model").textContent = `${layersOf(model)}, ${number(model.parameters)} parameters, `
     + `${number(model.vocab_size)} characters known`;
   const count = text.characters < text.total
     ? `${number(text.characters)} of ${number(text.total)} characters`

@@ -192,7 +192,7 @@ function showRun() {
   byId("title").textContent = visibleText(model);
   const loss = own.validation_loss;
   const known = [
-    own.backbone && `${own.backbone}, ${own.num_layers} × ${own.hidden_size} units`,
+    own.backbone && layersOf(own),
     own.parameters && `${number(own.parameters)} parameters`,
     own.vocabulary && `${number(Array.from(own.vocabulary).length)} symbols`,
     own.exact && "whole numbers",
