@@ -10,7 +10,8 @@ from conftest import BACKBONES, is_unbounded, tiny_config
 
 from charlm.api import LanguageModel
 from charlm.cells.base import Cell, Parameter, sigmoid
-from charlm.checkpoint import Checkpoint, Source
+from charlm.checkpoint import Checkpoint
+from charlm.config import Source
 from charlm.data.tokenizer import UNKNOWN, CharTokenizer
 from charlm.export.html import PAGES, script_model
 from charlm.insight.page import PAGES as SHARED

@@ -11,8 +11,8 @@ from conftest import DATA, GOLDEN, B, E, H, L
 
 from charlm import tensor_file
 from charlm.api import LanguageModel
-from charlm.checkpoint import Checkpoint, Counters, Source, Stage, load, locate, save
-from charlm.config import ModelConfig, TrainConfig
+from charlm.checkpoint import Checkpoint, load, locate, save
+from charlm.config import Counters, ModelConfig, Source, Stage, TrainConfig
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import CheckpointError
 from charlm.files import sha256

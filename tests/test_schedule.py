@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import B, T, dataset_of, tiny_config, words
 
-from charlm.checkpoint import Counters
-from charlm.config import TrainConfig
+from charlm.config import Counters, TrainConfig
 from charlm.errors import ConfigError
 from charlm.model.language_model import CharLM
 from charlm.training import schedule

@@ -13,7 +13,8 @@ from charlm.cli.terminal import ago, printable
 from charlm.files import age_of, as_path, shell_command
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint, Counters
+    from charlm.checkpoint import Checkpoint
+    from charlm.config import Counters
 
 
 def add_parser(verbs: Subparsers) -> None:

@@ -9,7 +9,8 @@ from charlm.errors import CheckpointError
 from charlm.files import as_path, is_regular_file, shell_command
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Checkpoint, Source, Stage
+    from charlm.checkpoint import Checkpoint
+    from charlm.config import Source, Stage
 
 OUT = "checkpoints/again"  # the run folder of a model that takes more than one command
 # The settings that resume can change.

@@ -7,6 +7,9 @@ differ from session to session. ``vocab_size`` is not a setting, as it follows f
 from charlm.config.comparison import CompareConfig as CompareConfig
 from charlm.config.model import ModelConfig as ModelConfig
 from charlm.config.model import option_names as option_names
+from charlm.config.run import Counters as Counters
+from charlm.config.run import Source as Source
+from charlm.config.run import Stage as Stage
 from charlm.config.sampling import LinesConfig as LinesConfig
 from charlm.config.sampling import SampleConfig as SampleConfig
 from charlm.config.training import DECAY_SHARE as DECAY_SHARE

@@ -301,7 +301,7 @@ def survey(text: Iterable[str]) -> Survey:
     digest = hashlib.sha256()
     counts = count_characters("")
     looks_like_list: bool | None = None
-    repetitions = []
+    repetitions: list[float] = []
     for piece in text:
         if looks_like_list is None:
             looks_like_list = is_list(piece)  # millions of characters are enough to tell

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm import checkpoint as checkpoints
-from charlm.checkpoint import Checkpoint, Counters
-from charlm.config import ComputeConfig, TrainConfig
+from charlm.checkpoint import Checkpoint
+from charlm.config import ComputeConfig, Counters, TrainConfig
 from charlm.data.dataset import reopen
 from charlm.errors import CheckpointError, ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, no_progress

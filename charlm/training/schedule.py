@@ -8,8 +8,7 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from charlm.checkpoint import Counters
-from charlm.config import DECAY_SHARE, TrainConfig
+from charlm.config import DECAY_SHARE, Counters, TrainConfig
 
 NUM_EVALUATIONS = 10  # of a run in minutes, planned anew where the machine becomes busier
 EVALUATION_SHARE = 0.02  # of the time of a run that evaluations on the way may take

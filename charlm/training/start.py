@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from charlm import checkpoint as checkpoints
-from charlm.checkpoint import Checkpoint, Counters
-from charlm.config import ComputeConfig, ModelConfig, TrainConfig
+from charlm.checkpoint import Checkpoint
+from charlm.config import ComputeConfig, Counters, ModelConfig, TrainConfig
 from charlm.data import id_cache
 from charlm.data.batches import Stream
 from charlm.data.dataset import Dataset

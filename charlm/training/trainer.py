@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm.cells.base import State
-from charlm.checkpoint import Checkpoint, Counters, Source, Stage
-from charlm.config import PRECISIONS, TrainConfig
+from charlm.checkpoint import Checkpoint
+from charlm.config import PRECISIONS, Counters, Source, Stage, TrainConfig
 from charlm.data.batches import IGNORED, Stream
 from charlm.data.dataset import Dataset
 from charlm.errors import ConfigError, DivergenceError, argument
