@@ -15,9 +15,9 @@ from charlm.training.presets import (
     BY_LENGTH,
     BY_TIME,
     BY_VOCABULARY,
-    LONG,
     MAX_EPOCHS,
     MOST_HELD_OUT,
+    REPEATED,
     REPETITIVE,
     choose_configs,
     max_epochs,
@@ -78,8 +78,8 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
     )
     if row(BY_LENGTH, num_characters):
         expected |= row(BY_VOCABULARY, num_characters / vocab_size)
-    elif repetition >= REPETITIVE:
-        expected |= LONG
+    if num_characters > 50_000 and repetition >= REPETITIVE:
+        expected |= REPEATED
     assert presets(num_characters, vocab_size, readable, repetition) == expected
     known = (*ModelConfig.names(), *LSTM.names())
     of_model = {name: value for name, value in expected.items() if name in known}
@@ -137,7 +137,7 @@ def test_a_larger_vocabulary_never_means_less_dropout(num_characters, one, other
 
 @pytest.mark.parametrize("given", [{"items": True}, {"tie_weights": True, "hidden_size": 128}])
 def test_what_attention_does_not_go_with_has_none(given):
-    assert choose_configs(10**6, {}, repetition=0.1)[0].attention == LONG["attention"]
+    assert choose_configs(10**6, {}, repetition=0.1)[0].attention == REPEATED["attention"]
     assert choose_configs(10**6, given, repetition=0.1)[0].attention == 0
 
 

@@ -41,10 +41,10 @@ BY_LENGTH: Rows = (
     (150_000, SHORT | {"dropout": 0.25, "weight_drop": 0.2, "learning_rate": 0.008}),
     (400_000, SHORT | {"dropout": 0.2, "weight_drop": 0.2, "learning_rate": 0.008}),
 )
-# A longer text that repeats much of what it has said, as programs and manuals do, is worth the time
-# that attention takes. In shorter ones there is too little to learn it from.
+# A text that repeats much of what it has said, as programs and manuals do, is worth the time that
+# attention takes. In one of up to 50,000 characters there is too little to learn it from.
 REPETITIVE = 0.05  # see data.repetition
-LONG: dict[str, int | float] = {"attention": 512}
+REPEATED: dict[str, int | float] = {"attention": 512}
 # And for such short texts, by how many characters there are for each symbol of the vocabulary:
 # where most symbols are rare, as in Chinese verse, a text is memorised sooner.
 BY_VOCABULARY: Rows = ((50, {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006}),)
@@ -156,8 +156,8 @@ def presets(
     result: dict[str, int | float] = dict(ALWAYS)
     if num_characters <= BY_LENGTH[-1][0]:
         tables.append((BY_VOCABULARY, num_characters / vocab_size))
-    elif repetition >= REPETITIVE:
-        result |= LONG
+    if num_characters > BY_LENGTH[0][0] and repetition >= REPETITIVE:
+        result |= REPEATED
     for rows, value in tables:
         result |= next((settings for most, settings in rows if value <= most), {})
     return result
