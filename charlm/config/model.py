@@ -72,7 +72,6 @@ class ModelConfig(Settings):
                 f"({self.embedding_size}) equal to {argument('hidden_size')} "
                 f"({self.hidden_size}): set both to the same number"
             )
-
         if self.tie_weights and self.attention:
             raise ConfigError(
                 f"{argument('tie_weights')} and {argument('attention')} cannot both be given: with "

@@ -32,7 +32,7 @@ class AttentionWindow(torch.autograd.Function):
         shares = torch.softmax(scores, -1)
         y = torch.bmm(shares, all_values)
         ctx.save_for_backward(q, all_keys, all_values, shares, y)
-        ctx.like_bias = bias
+        ctx.bias_dtype = bias.dtype
         return y
 
     @staticmethod
@@ -45,7 +45,7 @@ class AttentionWindow(torch.autograd.Function):
         # d_a = d_y V', and of a softmax d_s = a (d_a - the mean of d_a by a), which is d_y y.
         d = torch.bmm(d_y, values.transpose(1, 2))
         d.sub_((d_y * y).sum(-1, keepdim=True)).mul_(shares)  # (B, T, M)
-        lines = d.sum(0, dtype=ctx.like_bias.dtype)
+        lines = d.sum(0, dtype=ctx.bias_dtype)
         diagonals = lines.as_strided((count, window), (lines.stride(0) + 1, 1))
         d_bias = diagonals.sum(0)
         d.mul_(size**-0.5)
