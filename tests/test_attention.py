@@ -5,14 +5,21 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import V, random_ids, tiny_config
+from conftest import V, random_ids, tiny_config, words
 
+from charlm.api import LanguageModel
 from charlm.cells import Attention
 from charlm.cells.attention import SIZE
+from charlm.checkpoint import Checkpoint
 from charlm.config import ModelConfig
+from charlm.data.tokenizer import CharTokenizer
 from charlm.inference.attention import BLOCK, AttentionKernel
 from charlm.inference.engine import Engine
+from charlm.inference.prompt_state import PromptState
 from charlm.inference.scoring import score
+from charlm.insight.connectivity import connectivity
+from charlm.insight.memory import measure_memory
+from charlm.insight.reading import Unit, clamped_bits, read
 from charlm.integer.attention import ATTENTION_BITS, LARGEST, SHARE_BITS, ExactAttention
 from charlm.model.fused.attention import attention_loop
 from charlm.model.language_model import CharLM
@@ -107,7 +114,7 @@ def test_a_kernel_reads_windows_of_any_length_as_step_by_step(kind, window):
 
 def test_in_whole_numbers_no_sum_is_rounded():
     """Not even where all queries, keys and values are as large as they may be."""
-    window = 65_536
+    window = 8192
     random = np.random.default_rng(5)
     state = zeros(window, 1)
     for array in state[1:]:
@@ -121,7 +128,7 @@ def test_in_whole_numbers_no_sum_is_rounded():
         assert (np.abs(row) <= LARGEST * 2**ATTENTION_BITS).all()
         assert (row == np.rint(row)).all()
     scores = keys @ q
-    for place in (0, 1, 40_000):
+    for place in (0, 1, 5000):
         assert int(scores[place]) == sum(
             int(a) * int(b) for a, b in zip(keys[place], q, strict=True)
         )
@@ -139,8 +146,6 @@ def test_a_long_text_is_read_in_chunks_that_meet():
     engine = Engine(config, model.weights())
     ids = random_ids(1, 6 * (512 + 700) + 1)
     before = engine.initial_state(1)
-    from charlm.inference.prompt_state import PromptState
-
     told = []
     found = score(engine, ids, PromptState(np.zeros(V, np.float32), before), told.append)
     assert sum(told) == len(ids) + 2 * (512 + 700)
@@ -149,3 +154,33 @@ def test_a_long_text_is_read_in_chunks_that_meet():
         engine.surprisal(stepper.step(ids[t : t + 1]), ids[t + 1 : t + 2])[0] for t in range(6000)
     ]
     np.testing.assert_allclose(found[1:6001], alone, rtol=0, atol=1e-3)
+
+
+def test_how_many_lanes_are_read_at_a_time_changes_no_figure(monkeypatch):
+    """The state of a lane is large, so there may be few; here there are six."""
+    text = words(300, seed=5)
+    lm = LanguageModel(checkpoint_of(text))
+    ids = lm.tokenizer.encode(text)
+    one, other = [], []
+    for found in (one, other):
+        reading = read(lm.engine, lm.checkpoint.weights, ids, lm.read())
+        starts = np.array([40, 333, 700])
+        clamps = [(Unit(1 + n % 2, "h", n), 0.3) for n in range(5)]
+        memory = measure_memory(lm.engine, ids[:1200], reading.bits[:1200])
+        found += [
+            clamped_bits(reading, clamps, starts, 30),
+            connectivity(reading, depth=3),
+            memory.nearest.loss,
+        ]
+        monkeypatch.setattr("charlm.config.model.MOST_NUMBERS", 8000)
+    assert lm.config.most_lanes() == 6
+    for mine, its in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, its, rtol=0, atol=1e-4)
+
+
+def checkpoint_of(text):
+    config = tiny_config("lstm", "attention")
+    tokenizer = CharTokenizer.from_text(text)
+    weights = CharLM(config, tokenizer.vocab_size, seed=3).weights()
+    weights = {name: 2 * array for name, array in weights.items()}
+    return Checkpoint(model_config=config, tokenizer=tokenizer, weights=weights)

@@ -56,7 +56,7 @@ def test_windows_side_by_side_are_learned_from_as_one_by_one(
     monkeypatch, name, variant, length, batch_size
 ):
     """The last piece may end within a window, and at the end of one."""
-    monkeypatch.setattr(dynamic, "MOST_NUMBERS", 500)  # of a few windows
+    monkeypatch.setattr("charlm.config.model.MOST_NUMBERS", 500)  # of the states of a few windows
     ids = random_ids(1, length)
     settings = {"learning_rate": 5e-3, "pull": 0.1, "seq_length": 20, "batch_size": batch_size}
     one, other = (CharLM(tiny_config(name, variant), V, seed=1) for _ in range(2))

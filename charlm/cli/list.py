@@ -96,6 +96,7 @@ def _figures(found: "Checkpoint") -> dict[str, Any]:
         "backbone": model.backbone,
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
+        "attention": model.attention,
         "step": found.counters.step,
         "steps": found.train_config.total_steps,
         "error": None,
@@ -112,7 +113,8 @@ def _columns(facts: dict[str, Any]) -> tuple[str, ...]:
         "-" if nats is None else f"{nats:.4f}",
         "-" if bits is None else f"{bits:.4f}",
         f"{facts['parameters']:,}",
-        f"{printable(facts['backbone'])} {facts['num_layers']} x {facts['hidden_size']}",
+        f"{printable(facts['backbone'])} {facts['num_layers']} x {facts['hidden_size']}"
+        + (f", attention {facts['attention']}" if facts["attention"] else ""),
         f"{facts['step']}{total}",
         ago(facts["seconds_ago"]),
     )

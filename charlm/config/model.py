@@ -11,6 +11,8 @@ from charlm.config.training import ComputeConfig, TrainConfig
 from charlm.errors import ConfigError, argument
 from charlm.settings import Settings, setting
 
+MOST_NUMBERS = 1 << 24  # of the state of all lanes together, see ModelConfig.most_lanes
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
@@ -47,7 +49,7 @@ class ModelConfig(Settings):
         "let one attention head look at so many characters before, beside the recurrent layers; "
         "0 = none",
         minimum=0,
-        maximum=65_536,
+        maximum=8192,
     )
     items: bool | None = setting(
         None,
@@ -167,11 +169,20 @@ class ModelConfig(Settings):
                 found[f"attention_{name}"] = (1, batch_size, *shape)
         return found
 
+    def most_lanes(self) -> int:
+        """Return how many lanes may be read side by side, so that their state fits into 64 MB."""
+        numbers = sum(math.prod(shape) for shape in self.state_shapes(1).values())
+        return max(1, MOST_NUMBERS // numbers)
+
+    def recurrent_state(self, state: State) -> State:
+        """Return the arrays of the recurrent layers (L, B, ...), without those of the attention."""
+        return state[: len(self.cell.state_shapes(self.hidden_size))]
+
     def layer_states(self, state: State) -> list[State]:
         """Return the state of each layer, arrays (B, ...), given that of all."""
-        own = len(self.cell.state_shapes(self.hidden_size))
-        layers = [tuple(s[layer] for s in state[:own]) for layer in range(self.num_layers)]
-        return [*layers, *[tuple(s[0] for s in state[own:])] * bool(self.attention)]
+        own = self.recurrent_state(state)
+        layers = [tuple(s[layer] for s in own) for layer in range(self.num_layers)]
+        return [*layers, *[tuple(s[0] for s in state[len(own) :])] * bool(self.attention)]
 
     def whole_state(self, layers: Sequence[State], stack: Callable[..., Any]) -> State:
         """Return the state (L, B, ...), given that of each layer and the ``stack`` of a library."""

@@ -33,7 +33,6 @@ SEQ_LENGTH = 32  # characters of a window
 BATCH_SIZE = 4  # windows of a piece
 LEARNING_RATE = 1.8e-3
 PULL = 0.01  # share of the way back to the trained weights that every step goes
-MOST_NUMBERS = 1 << 24  # of states that are held at a time
 LANES = 32  # parts of the text that are read side by side for these states
 
 
@@ -81,7 +80,7 @@ def evaluate_dynamic(
     inputs = _windows(ids[:-1], seq_length, 0).to(device)  # (W, T)
     targets = _windows(ids[1:], seq_length, IGNORED).to(device)
     state, nats = trained.initial_state(1), 0.0
-    pieces = max(1, MOST_NUMBERS // (batch_size * sum(s.numel() for s in state)))
+    pieces = max(1, model.config.most_lanes() // batch_size)
     for start in range(0, len(inputs), batch_size):
         held = start % (pieces * batch_size)  # windows of which the states are held before this one
         if held == 0:

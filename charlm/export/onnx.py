@@ -156,7 +156,7 @@ def _layers(
     """
     x = graph.node("Gather", graph.parameter("embedding.weight"), "ids")
     parts = []
-    own = len(config.cell.state_shapes(config.hidden_size))  # arrays of the recurrent layers
+    own = len(config.recurrent_state(tuple(before)))
     for layer in range(config.num_layers):
         state = [graph.node("Gather", name, graph.whole(layer), axis=0) for name in before[:own]]
         program = trace(config.cell, config.input_size(layer), config.hidden_size)

@@ -1,6 +1,7 @@
 """The saved recurrent state: all that generation needs of a text that came before.
 
-It takes a few kilobytes, however long that text was, and any number of samples can go on from it.
+It takes some kilobytes, however long that text was, and any number of samples can go on from it. An
+attention adds half a kilobyte for each character that it looks back at.
 Its file is one of :mod:`charlm.tensor_file` with the tensors ``logits`` and ``state.<name>``, and
 with the fingerprint of the model: a state means nothing to any other model.
 """

@@ -39,8 +39,9 @@ def connectivity(
     net.load_weights(reading.weights)
     net.eval().requires_grad_(False)
     found = np.zeros((count, depth), np.float32)
-    for start in range(1, count, LANES):
-        places = np.arange(start, min(start + LANES, count))
+    most = min(LANES, reading.config.most_lanes())
+    for start in range(1, count, most):
+        places = np.arange(start, min(start + most, count))
         for length in np.unique(np.minimum(places, depth)):
             lanes = places[np.minimum(places, depth) == length]
             found[lanes, :length] = _counted(reading, net, lanes, int(length))

@@ -136,6 +136,10 @@ def _windows(count: int, most: int) -> int:
 
 def _read(engine: Engine, ids: Ids, on_progress: ProgressCallback) -> NDArray[np.float64]:
     """Return bits (B, T) of all characters but the first of windows (B, T + 1), read alone."""
+    most = engine.config.most_lanes()
+    if len(ids) > most:
+        parts = np.split(ids, range(most, len(ids), most))
+        return np.concatenate([_read(engine, part, on_progress) for part in parts])
     stepper = engine.stepper(engine.initial_state(len(ids)))
     bits = np.empty((len(ids), ids.shape[1] - 1))
     for start in range(0, bits.shape[1], 64):

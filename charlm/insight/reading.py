@@ -312,6 +312,14 @@ def clamped_bits(
     Returns:
         Bits for each character, (K, C, length).
     """
+    together = max(1, reading.config.most_lanes() // len(starts))
+    if len(clamps) > together:
+        groups = [clamps[k : k + together] for k in range(0, len(clamps), together)]
+        parts = [
+            clamped_bits(reading, group, starts, length, warm_up=warm_up, on_progress=on_progress)
+            for group in groups
+        ]
+        return np.concatenate(parts)
     starts = np.maximum(starts, 1)
     begin = np.maximum(starts - warm_up - 1, 0)
     count, chunks = len(clamps), len(starts)

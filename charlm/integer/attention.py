@@ -2,7 +2,7 @@
 
 Queries, keys and values are multiples of ``2 ** -ATTENTION_BITS`` below ``LARGEST``, and what the
 values are multiplied with are whole numbers up to ``2 ** SHARE_BITS``. So all sums are exact in
-float64: of 64 products of two numbers of 20 bits, and of 65,536 products of 17 and 20 bits.
+float64: of 64 products of two numbers of 20 bits, and of 8,192 products of 17 and 20 bits.
 """
 
 from typing import Any

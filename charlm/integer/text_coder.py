@@ -76,7 +76,8 @@ class TextCoder:
         if has_crlf:
             text = text.replace("\r\n", "\n")
         count = len(text)
-        lanes = max(1, min(MOST_LANES, count // LANE, MOST_NUMBERS // len(self.points)))
+        most = min(MOST_LANES, self.engine.config.most_lanes(), MOST_NUMBERS // len(self.points))
+        lanes = max(1, min(most, count // LANE))
         points = code_points(text)[_places(count, lanes)]
         symbols = self.ids[points]
         is_unknown = symbols < 0
@@ -115,7 +116,9 @@ class TextCoder:
         stream = io.BytesIO(data)
         has_crlf = read_varint(stream, 1)
         count = read_varint(stream, most)
-        lanes = read_varint(stream, min(count, LIMIT_OF_LANES))
+        config = self.engine.config  # the state of an attention is large
+        most_lanes = config.most_lanes() if config.attention else LIMIT_OF_LANES
+        lanes = read_varint(stream, min(count, LIMIT_OF_LANES, most_lanes))
         if lanes == 0:
             raise damaged()
         unknown = _Unknown.from_bytes(stream, count, self.ids, len(self.points))

@@ -271,9 +271,11 @@ class Engine {
       const input = index ? model.hiddenSize : this.embedding.columns;
       return new Layer(program, values, { input, state: model.stateSizes }, bounded);
     });
+    this.lookBack = 0; // characters that the attention looks at
     if (model.attention) {
       const [weight, bias] = model.attention.map(parameter);
       this.layers.push(new Attention(weight, bias));
+      this.lookBack = bias.length;
     }
     this.table = new Map(); // by character: its input product in layer 0
     this.y = new Float32Array(this.head.columns);

@@ -117,7 +117,8 @@ class Writer {
     this.ids = [];
     this.bits = []; // the surprise of each character, null where nothing was read before it
     this.kept = []; // states of the engine, one in so many characters
-    this.every = engine.model.attention ? 256 : 64; // such a state is large
+    // The state of an attention is large, and the larger the further it looks back.
+    this.every = 64 * Math.max(1, Math.ceil(engine.lookBack / 128));
     this.logits = null; // of the character that follows
     this.unread = []; // what is read before more is drawn
     this.samples = []; // {sample, start}: its number, and where its drawing begins
