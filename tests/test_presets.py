@@ -14,9 +14,11 @@ from charlm.training.presets import (
     BY_EPOCHS,
     BY_LENGTH,
     BY_TIME,
+    BY_TIME_ONCE,
     BY_VOCABULARY,
     MAX_EPOCHS,
     MOST_HELD_OUT,
+    READ_ONCE,
     REPEATED,
     REPETITIVE,
     choose_configs,
@@ -53,7 +55,7 @@ def row(rows, value):
     return rows[place][1] if place < len(rows) else {}
 
 
-LIMITS = [most for rows in (BY_TIME, BY_LENGTH) for most, _ in rows]
+LIMITS = [most for rows in (BY_TIME, BY_TIME_ONCE, BY_LENGTH) for most, _ in rows]
 LENGTHS = st.integers(1, 10**9) | st.integers(1, 10**6) | st.sampled_from(LIMITS)
 TIMES = st.floats(1, 1e12) | st.floats(1, 1e8) | st.sampled_from([float(most) for most in LIMITS])
 VOCABULARIES = st.integers(1, 1_114_112) | st.integers(1, 5000)
@@ -72,7 +74,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
     )
     expected = (
         ALWAYS
-        | row(BY_TIME, readable)
+        | row(BY_TIME_ONCE if readable / num_characters <= READ_ONCE else BY_TIME, readable)
         | row(BY_EPOCHS, readable / num_characters)
         | row(BY_LENGTH, num_characters)
     )
@@ -105,7 +107,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
                 assert argument(name, value) in notices[0]
 
 
-@pytest.mark.parametrize("rows", [BY_TIME, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
+@pytest.mark.parametrize("rows", [BY_TIME, BY_TIME_ONCE, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
 def test_tables_are_in_order_and_know_what_they_set(rows):
     limits = [most for most, _ in rows]
     assert limits == sorted(limits)

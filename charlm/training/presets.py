@@ -23,9 +23,16 @@ BY_TIME: Rows = (
     (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
     (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
 )
+# The same where they read the text hardly once: there a model learns from reading more, not from
+# being larger, for longer.
+READ_ONCE = 1.5  # times, at most
+BY_TIME_ONCE: Rows = (
+    (4_000_000, {"hidden_size": 256, "learning_rate": 0.008}),
+    (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
+)
 # By how often they would read the text: what is read often must not be memorised.
 BY_EPOCHS: Rows = (
-    (1.5, {"dropout": 0.0}),
+    (READ_ONCE, {"dropout": 0.0}),
     (3, {"dropout": 0.1}),
     (8, {"dropout": 0.1, "weight_drop": 0.15}),
     (25, {"dropout": 0.2, "weight_drop": 0.2}),
@@ -148,9 +155,10 @@ def presets(
     num_characters: int, vocab_size: int, readable: float, repetition: float = 0.0
 ) -> dict[str, int | float]:
     """Return what differs from the defaults for a text, its vocabulary and the time there is."""
+    epochs = readable / max(1, num_characters)
     tables = [
-        (BY_TIME, readable),
-        (BY_EPOCHS, readable / max(1, num_characters)),
+        (BY_TIME_ONCE if epochs <= READ_ONCE else BY_TIME, readable),
+        (BY_EPOCHS, epochs),
         (BY_LENGTH, num_characters),
     ]
     result: dict[str, int | float] = dict(ALWAYS)
