@@ -1,4 +1,6 @@
-"""Presets: what to train a text with, by its length, its vocabulary and the time that there is.
+"""Presets: what to train a text with, by what it is like and the time that there is.
+
+A text counts by its length, its vocabulary, and how much it repeats itself.
 
 How large a model can be trained, and how often a text will be read, depends on the machine. So the
 time counts in characters: as many as this machine reads of a ``REFERENCE`` model in it. The
@@ -26,10 +28,7 @@ BY_TIME: Rows = (
 # The same where they read the text hardly once: there a model learns from reading more, not from
 # being larger, for longer.
 READ_ONCE = 1.5  # times, at most
-BY_TIME_ONCE: Rows = (
-    (4_000_000, {"hidden_size": 256, "learning_rate": 0.008}),
-    (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
-)
+BY_TIME_ONCE: Rows = ((4_000_000, BY_TIME[0][1]), *BY_TIME[1:])
 # By how often they would read the text: what is read often must not be memorised.
 BY_EPOCHS: Rows = (
     (READ_ONCE, {"dropout": 0.0}),
