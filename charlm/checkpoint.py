@@ -22,7 +22,7 @@ from pathlib import Path
 
 from charlm import quantization, tensor_file
 from charlm.cells import CELLS
-from charlm.config import Counters, ModelConfig, Source, Stage, TrainConfig
+from charlm.config import Counters, ModelConfig, Source, Stage, TrainConfig, has_basis
 from charlm.data import file_types, id_cache
 from charlm.data.text_files import TEXT_SUFFIXES
 from charlm.data.tokenizer import CharTokenizer
@@ -340,10 +340,13 @@ def _shapes(checkpoint: Checkpoint) -> Shapes:
     shapes |= {f"state.{n}": shape for n, shape in model.state_shapes(train.batch_size).items()}
     if checkpoint.counters.step > 0:
         for name, shape in weights.items():
-            if train.optimizer == "adamw":
+            if train.optimizer in ("adamw", "soap"):
                 shapes[f"optimizer.{name}.step"] = ()
                 shapes[f"optimizer.{name}.exp_avg"] = shape
                 shapes[f"optimizer.{name}.exp_avg_sq"] = shape
+                if train.optimizer == "soap" and has_basis(shape):
+                    for kept in ("covariance", "basis"):
+                        shapes[f"optimizer.{name}.{kept}"] = (shape[1], shape[1])
             elif train.momentum > 0:
                 shapes[f"optimizer.{name}.momentum_buffer"] = shape
     return shapes

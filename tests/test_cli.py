@@ -53,7 +53,8 @@ def test_train_resume_generate_evaluate_info(run):
     assert status == 0
     result = json.loads(out)
     units = {"nats_per_char", "bits_per_char", "perplexity", "characters"}
-    assert set(result) == {*units, "baselines"}
+    assert set(result) == {*units, "baselines", "mixed"}
+    assert set(result["mixed"]) == units
     assert "nats/char" in run("evaluate", "text", "text.txt", "--held-out")[1]
     assert json.loads(run("info", "text", "--json")[1])["step"] == 8
     assert "hidden_size          11" in run("info", "text", "--all")[1]

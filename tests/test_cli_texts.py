@@ -307,12 +307,15 @@ def test_evaluate_with_its_comparisons(run):
     assert found["baselines"]["5-gram"] < found["baselines"]["xz"] < found["baselines"]["unigram"]
     assert Path("checkpoints/english/best.safetensors").read_bytes() == before
     head, *rows = run("evaluate", *flags)[1].splitlines()
-    assert "the others have read the training text and what comes before" in rows
-    names = ["unigram", "5-gram", "xz", "this model", "this model, learning from what it has read"]
-    assert [row[34:] for row in rows[:5]] == names
-    for row, bits in zip(
-        rows, [*found["baselines"].values(), found["bits_per_char"]], strict=False
-    ):
+    assert "n-grams and xz have read the training text and what comes before" in rows
+    mixed, names = ", mixed with an 8-gram", ["this model", "this model, learning as it reads"]
+    names = [*found["baselines"], *(name + end for name in names for end in ("", mixed))]
+    assert [row[34:] for row in rows[:7]] == names
+    shown = [
+        one["bits_per_char"] for both in (found, found["dynamic"]) for one in (both, both["mixed"])
+    ]
+    assert shown[1] < shown[0]
+    for row, bits in zip(rows, [*found["baselines"].values(), *shown], strict=False):
         figures = [float(figure) for figure in row[:32].split()]
         expected = [bits, bits * math.log(2), 2**bits]
         assert figures == pytest.approx(expected, abs=1e-3)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import BACKBONES, LINEAR, B, H, L, is_unbounded, tiny_config, words
+from conftest import BACKBONES, LINEAR, PLAIN, B, H, L, is_unbounded, tiny_config, words
 
 from charlm.api import LanguageModel
 from charlm.cells import CELLS
@@ -58,8 +58,9 @@ def test_the_two_halves_of_a_step_are_the_step(backbone):
         assert ((a[name] > 0) & (a[name] < 1)).all()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(
+    ("backbone", "residual"), [*[(b, True) for b in BACKBONES], *[(b, False) for b in PLAIN]]
+)
 def test_a_reading_is_what_the_model_computes(backbone, residual):
     lm = model(*backbone, residual=residual)
     reading = reading_of(lm)

@@ -25,7 +25,7 @@ def drawn_flags(rng):
         "--weight-drop": [0, 0.0, 0.25],
         "--batch-size": [16, 3, 5],
         "--seq-length": [128, 7, 19],
-        "--optimizer": ["adamw", "sgd"],
+        "--optimizer": ["adamw", "soap", "sgd"],
         "--learning-rate": [0.005, 0.01],
         "--warmup-steps": [0, 3],
         "--decay-steps": [0, 2],

@@ -17,6 +17,8 @@ from charlm.training import trainer as trainers
 from charlm.training.optim import learning_rate, make_optimizer
 from charlm.training.trainer import Trainer
 
+OPTIMIZERS = ["adamw", "soap", "sgd"]
+
 DATASET = dataset_of(words(600))
 
 
@@ -50,7 +52,7 @@ def assert_same_weights(one, other):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_resume_is_bit_exact(name, variant, optimizer, precision):
     probe(name, precision)
@@ -168,7 +170,7 @@ def test_without_a_known_end_the_rate_stays():
     assert {learning_rate(step, config) for step in range(4, 10**6, 999)} == {0.005}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_weight_decay_acts_on_matrices_only(optimizer):
     trainer = trainer_of(optimizer=optimizer, weight_decay=0.7)
     groups = make_optimizer(trainer.model, trainer.config).param_groups
@@ -328,7 +330,7 @@ def test_losses_that_are_read_late_are_the_same(monkeypatch):
     assert_same_weights(prompt, late)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
 def test_an_overflow_in_float16_halves_the_scale_and_is_resumed_exactly(
     monkeypatch, backbone, optimizer

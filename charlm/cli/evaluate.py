@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> int:
 
     require_torch()
     from charlm import api
-    from charlm.evaluation.baselines import MOST_TEXT
+    from charlm.evaluation.baselines import MIXED, MOST_TEXT
     from charlm.evaluation.texts import evaluate_checkpoint, text_to_score
 
     lm = api.load(arguments.run, unknown=arguments.unknown)
@@ -81,14 +81,16 @@ def run(arguments: Namespace) -> int:
     print("bits/char  nats/char  perplexity")
     for name, bits in result.baselines.items():
         _print_row(replace(result, nats_per_char=bits * math.log(2)), name)
-    _print_row(result, "this model")
-    if result.dynamic is not None:
-        _print_row(result.dynamic, "this model, learning from what it has read")
+    for one, name in ((result, "this model"), (result.dynamic, "this model, learning as it reads")):
+        if one is not None:
+            _print_row(one, name)
+        if one is not None and one.mixed is not None:
+            _print_row(one.mixed, f"{name}, mixed with an {MIXED}-gram")
     print(f"{result.characters:,} characters scored")
     if result.items is not None:
         print(f"{result.items:,} items, {result.nats_per_item:.4f} nats each")
     start = "the training text and" if past else "only"
-    what = f"the others have read {start} what comes before"
+    what = f"n-grams and xz have read {start} what comes before"
     if len(text) > MOST_TEXT:
         what += f", and are measured on the first {MOST_TEXT:,} characters"
     print(what)

@@ -16,3 +16,4 @@ from charlm.config.training import DECAY_SHARE as DECAY_SHARE
 from charlm.config.training import PRECISIONS as PRECISIONS
 from charlm.config.training import ComputeConfig as ComputeConfig
 from charlm.config.training import TrainConfig as TrainConfig
+from charlm.config.training import has_basis as has_basis

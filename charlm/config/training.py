@@ -11,7 +11,13 @@ from charlm.settings import Settings, setting
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
+MOST_COLUMNS = 1024  # of a matrix that soap keeps a basis for
 DECAY_SHARE = 0.5  # share of a run in which the learning rate falls, unless decay_steps is given
+
+
+def has_basis(shape: tuple[int, ...]) -> bool:
+    """Return whether the optimizer soap keeps a basis for a parameter of this shape."""
+    return len(shape) == 2 and 1 < shape[1] <= MOST_COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,7 @@ class TrainConfig(Settings):
     )
     batch_size: int = setting(16, "parallel lanes of text (B)", minimum=1)
     seq_length: int = setting(128, "characters per lane and step (T)", minimum=1)
-    optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "sgd"))
+    optimizer: str = setting("adamw", "rule of the update", choices=("adamw", "soap", "sgd"))
     learning_rate: float = setting(0.005, "peak learning rate", above=0)
     warmup_steps: int | None = setting(
         None, "first steps, in which the learning rate rises (default: a twentieth)", minimum=0
@@ -41,8 +47,10 @@ class TrainConfig(Settings):
         "far apart evaluations were from there on, as 600:1200,900:1150:20; the repeat: line of a "
         "run in minutes has it",
     )
-    beta1: float = setting(0.6, "adamw: decay of the mean of gradients", minimum=0, below=1)
-    beta2: float = setting(0.98, "adamw: decay of the mean of their squares", minimum=0, below=1)
+    beta1: float = setting(0.6, "adamw, soap: decay of the mean of gradients", minimum=0, below=1)
+    beta2: float = setting(
+        0.98, "adamw, soap: decay of the mean of their squares", minimum=0, below=1
+    )
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
     grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)

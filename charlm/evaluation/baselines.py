@@ -6,6 +6,7 @@ learns as it reads.
 
 import lzma
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,17 @@ from numpy.typing import NDArray
 # characters of the past, and the first ones of the text.
 MOST_PAST, MOST_TEXT = 2_000_000, 2_000_000
 
+# The order of the n-gram that a model is mixed with. Alone, one of 5 is better.
+MIXED = 8
+ORDERS = {"unigram": 1, "5-gram": 5, f"{MIXED}-gram": MIXED}
+SLOWEST = 1_000  # characters that the weight of a mixture is a mean over
+
 Integers = NDArray[np.int64]
+Chances = NDArray[np.float64]
 
 
-def baselines(past: str, text: str) -> dict[str, float]:
-    """Return bits per character of ``text``, its first character left out, by name of baseline.
+def ngram_chances(past: str, text: str) -> dict[str, Chances]:
+    """Return the probability of each character of ``text`` but the first, by name of n-gram model.
 
     Args:
         past: what is read before it, such as the text that a model was trained on.
@@ -27,16 +34,44 @@ def baselines(past: str, text: str) -> dict[str, float]:
     past, text = past[-MOST_PAST:], text[:MOST_TEXT]
     whole = np.frombuffer((past + text).encode("utf-32-le", "surrogatepass"), "<u4")
     symbols, ids = np.unique(whole, return_inverse=True)
-    start = len(past) + 1
-    return {
-        "unigram": _bits(ngram(ids, len(symbols), 1)[start:]),
-        "5-gram": _bits(ngram(ids, len(symbols), 5)[start:]),
-        "xz": xz(past + text[0], text[1:]),
-    }
+    found = enumerate(ngrams(ids, len(symbols), MIXED), start=1)
+    of_order = {order: p[len(past) + 1 :] for order, p in found if order in ORDERS.values()}
+    return {name: of_order[order] for name, order in ORDERS.items()}
 
 
-def _bits(p: NDArray[np.float64]) -> float:
-    return abs(float(np.log2(p).mean()))  # never minus zero
+def baselines(past: str, text: str, chances: Mapping[str, Chances]) -> dict[str, float]:
+    """Return bits per character of ``text``, its first character left out, by name of baseline.
+
+    Args:
+        past, text: see :func:`ngram_chances`.
+        chances: what that returned for them.
+    """
+    past, text = past[-MOST_PAST:], text[:MOST_TEXT]
+    # Never minus zero.
+    bits = {name: abs(float(np.log2(chances[name]).mean())) for name in ("unigram", "5-gram")}
+    return bits | {"xz": xz(past + text[0], text[1:])}
+
+
+def mixture(p: Chances, q: Chances) -> Chances:
+    """Return the probabilities (N,) that two predictors give together to what came.
+
+    Of each prediction the first one has a share w, and n is the number of predictions so far:
+
+        m = w p + (1 - w) q
+        w = w + (w p / m - w) / n        w p / m: how likely p was the right one
+
+    It begins at a half, as if ten predictions had told so, and with n at most ``SLOWEST`` it
+    follows the text.
+
+    Source: interpolation, Jelinek and Mercer (1980), Interpolated estimation of Markov source
+    parameters from sparse data; weights found on the way, Cappe and Moulines (2009), On-line
+    expectation-maximization algorithm for latent data models, arXiv:0712.4273.
+    """
+    weight, mixed = 0.5, np.empty(len(p))
+    for place, (one, other) in enumerate(zip(p.tolist(), q.tolist(), strict=True)):
+        mixed[place] = both = weight * one + (1 - weight) * other
+        weight += (weight * one / both - weight) / min(place + 11, SLOWEST)
+    return mixed
 
 
 def xz(past: str, text: str) -> float:
@@ -45,11 +80,12 @@ def xz(past: str, text: str) -> float:
     return 8 * (sizes[1] - sizes[0]) / len(text)
 
 
-def ngram(ids: Integers, vocab_size: int, order: int) -> NDArray[np.float64]:
-    """Return the probability (N,) that an n-gram model gives each of ``ids`` (N,) as it reads.
+def ngrams(ids: Integers, vocab_size: int, most: int) -> Iterator[Chances]:
+    """Yield the probability (N,) that n-gram models give each of ``ids`` (N,) as they read.
 
-    With the c - 1 characters before it as context, a character that came k times in the n
-    occurrences of the context so far, which had t different followers, has
+    The first is that of a unigram, the last that of a model of order ``most``. With the c - 1
+    characters before it as context, a character that came k times in the n occurrences of the
+    context so far, which had t different followers, has
 
         p_c = (k + t p_(c-1)) / (n + t)        p_0 = 1 / V
 
@@ -60,7 +96,7 @@ def ngram(ids: Integers, vocab_size: int, order: int) -> NDArray[np.float64]:
     """
     p = np.full(len(ids), 1 / vocab_size)
     context = np.zeros(len(ids), np.int64)  # equal numbers, equal contexts
-    for length in range(order):
+    for length in range(most):
         pair = context * vocab_size + ids
         numbers, earlier = _ranks(*_groups(pair))
         groups = _groups(context)
@@ -69,11 +105,11 @@ def ngram(ids: Integers, vocab_size: int, order: int) -> NDArray[np.float64]:
         known = occurrences > 0
         total = np.maximum(occurrences + followers, 1)
         p = np.where(known, (earlier + followers * p) / total, p)
+        yield p
         context = np.empty_like(numbers)
         context[1:] = numbers[:-1]  # the pair that ends before a character is its longer context
         context[: length + 1] = -1 - np.arange(min(length + 1, len(ids)))  # none: all different
         context -= context.min()
-    return p
 
 
 def _groups(keys: Integers) -> tuple[Integers, Integers]:

@@ -26,7 +26,7 @@ from charlm.evaluation.loss import NOT_FINITE
 from charlm.evaluation.result import Evaluation
 from charlm.files import ProgressCallback, no_progress
 from charlm.inference.chunked import WARM_UP
-from charlm.model.device import full_float32, sum_in_float64
+from charlm.model.device import full_float32
 from charlm.model.language_model import CharLM
 
 SEQ_LENGTH = 32  # characters of a window
@@ -79,7 +79,7 @@ def evaluate_dynamic(
     )
     inputs = _windows(ids[:-1], seq_length, 0).to(device)  # (W, T)
     targets = _windows(ids[1:], seq_length, IGNORED).to(device)
-    state, nats = trained.initial_state(1), 0.0
+    state, nats = trained.initial_state(1), []
     pieces = max(1, model.config.most_lanes() // batch_size)
     for start in range(0, len(inputs), batch_size):
         held = start % (pieces * batch_size)  # windows of which the states are held before this one
@@ -93,17 +93,18 @@ def evaluate_dynamic(
             ignore_index=IGNORED,
             reduction="none",
         )
-        nats += sum_in_float64(losses)
+        nats.append(losses.detach().float().cpu())
         optimizer.zero_grad()
         losses.mean().backward()
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_([*parameters], list(trained.parameters()), pull)
         on_progress(int((targets[start:end] != IGNORED).sum()))
-    mean = nats / count
+    whole = torch.cat(nats).numpy()[:count]
+    mean = float(whole.mean(dtype=np.float64))
     if not math.isfinite(mean):
         raise DivergenceError(NOT_FINITE)
-    return Evaluation(mean, count)
+    return Evaluation(mean, count, nats=whole)
 
 
 def _windows(ids: Ids, seq_length: int, padding: int) -> Tensor:

@@ -78,7 +78,7 @@ def evaluate(
         )
     finally:
         model.train(was_training)
-    return _checked(Evaluation(float(nats.mean(dtype=np.float64)), count))
+    return _checked(Evaluation(float(nats.mean(dtype=np.float64)), count, nats=nats))
 
 
 def _checked(result: Evaluation) -> Evaluation:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from charlm.tensor_file import Floats
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -13,6 +15,9 @@ class Evaluation:
         nats_per_char: mean loss of a character.
         characters: how many were scored.
         items: of a list, how many items these are, each with its line end; None for a text.
+        nats: the loss of each character; None for a list.
+        mixed: the same for its predictions mixed with those of an n-gram model that reads along,
+            if that was asked for.
         dynamic: the same for a model that goes on learning from the text, if that was asked for.
         baselines: bits per character of methods without a network by name, if they were computed.
     """
@@ -20,6 +25,8 @@ class Evaluation:
     nats_per_char: float
     characters: int
     items: int | None = None
+    nats: Floats | None = field(default=None, repr=False, compare=False)
+    mixed: "Evaluation | None" = None
     dynamic: "Evaluation | None" = None
     baselines: dict[str, float] = field(default_factory=dict)
 
@@ -50,6 +57,7 @@ class Evaluation:
             values |= {"items": self.items, "nats_per_item": self.nats_per_item}
         if self.baselines:
             values["baselines"] = self.baselines
-        if self.dynamic is not None:
-            values["dynamic"] = self.dynamic.to_dict()
+        for name, other in (("mixed", self.mixed), ("dynamic", self.dynamic)):
+            if other is not None:
+                values[name] = other.to_dict()
         return values

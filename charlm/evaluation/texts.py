@@ -12,7 +12,7 @@ from charlm.data.items import Rows, line_end
 from charlm.data.text_files import fingerprint, read_text
 from charlm.data.tokenizer import Ids
 from charlm.errors import ConfigError, CorpusError, argument
-from charlm.evaluation.baselines import baselines
+from charlm.evaluation.baselines import MIXED, Chances, baselines, mixture, ngram_chances
 from charlm.evaluation.dynamic import evaluate_dynamic
 from charlm.evaluation.loss import evaluate
 from charlm.evaluation.result import Evaluation
@@ -110,17 +110,33 @@ def evaluate_checkpoint(
                 "learn"
             )
         result = _evaluate_exactly(checkpoint, ids, on_progress)
-        return replace(result, baselines=baselines(past, text))
+        return _beside_others(result, past, text)
     model = CharLM(checkpoint.model_config, checkpoint.tokenizer.vocab_size)
     model.load_weights(checkpoint.weights)
     model.to(find_device(ComputeConfig(device=device).device))
     end = line_end(checkpoint.tokenizer) if checkpoint.model_config.items else None
     result = evaluate(model, ids, line_end=end, on_progress=on_progress)
-    adapted = None
     if dynamic:
         keep_memory()
-        adapted = evaluate_dynamic(model, ids, on_progress=on_progress)
-    return replace(result, dynamic=adapted, baselines=baselines(past, text))
+        result = replace(result, dynamic=evaluate_dynamic(model, ids, on_progress=on_progress))
+    return _beside_others(result, past, text)
+
+
+def _beside_others(result: Evaluation, past: str, text: str) -> Evaluation:
+    """Return an evaluation with what is reached without a model, and with one beside an n-gram."""
+    chances = ngram_chances(past, text)
+    other = chances[f"{MIXED}-gram"]
+    dynamic = result.dynamic and _mixed(result.dynamic, other)
+    return replace(_mixed(result, other), dynamic=dynamic, baselines=baselines(past, text, chances))
+
+
+def _mixed(result: Evaluation, other: Chances) -> Evaluation:
+    """Return an evaluation with that of the mixture with an n-gram; of a list there is none."""
+    if result.nats is None:
+        return result
+    own = np.exp(-result.nats[: len(other)].astype(np.float64))
+    nats = -float(np.log(mixture(own, other)).mean())
+    return replace(result, mixed=Evaluation(nats, len(other)))
 
 
 def _evaluate_exactly(
@@ -133,7 +149,7 @@ def _evaluate_exactly(
         raise CorpusError(f"a text of {len(ids)} characters has none to score: it needs 2 or more")
     if end is None:
         nats = score(engine, ids[1:], read(engine, ids[:1]), on_progress)
-        return Evaluation(float(nats.mean(dtype=np.float64)), len(nats))
+        return Evaluation(float(nats.mean(dtype=np.float64)), len(nats), nats=nats)
     rows = Rows.of(ids, end)
     whole = ids if ids[-1] == end else np.append(ids, end).astype(ids.dtype)
     nats = score(engine, whole, read(engine, np.array([end])), on_progress)

@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from charlm.config import TrainConfig
+from charlm.config import TrainConfig, has_basis
+from charlm.model.device import torch_threads
 
 FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
 # 1e-3, and there is room for a norm of 512. Where that is too much or too little, it is changed.
 FLOAT16_SCALE = 128.0
+# Of SOAP: the decay of the mean of covariances, and steps between two corrections of a basis.
+COVARIANCE_BETA, BASIS_EVERY = 0.95, 10
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -83,6 +86,67 @@ class SGDW(_Uncompiled, torch.optim.SGD):
                 group["weight_decay"] = decay
 
 
+class SOAP(_Uncompiled, torch.optim.Optimizer):
+    """Adam in the basis in which the columns of the gradient are uncorrelated; one-sided.
+
+    Of a matrix W (R, C) with gradient G, and with U the update that Adam makes of what it is given,
+
+        S = 0.95 S + 0.05 G^T G                 (C, C)
+        Q = the eigenvectors of S               (C, C)
+        W = W - rate * (U(G Q) Q^T + weight_decay * W)
+
+    Q is corrected every few steps, by one step of orthogonal iteration. The mean of gradients that
+    Adam keeps goes over to the new basis. What has more columns than ``config.MOST_COLUMNS``, and
+    all that is no matrix, is updated as by AdamW.
+
+    Source: Vyas et al. (2024), SOAP: improving and stabilizing Shampoo using Adam,
+    arXiv:2409.11321, with a basis of one side alone; Adam of Kingma and Ba (2015), arXiv:1412.6980.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float]):
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": 1e-8})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Do one update."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._update(parameter.grad, self.state[parameter], group)
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"])
+
+    def _update(self, grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+        """Return the step that goes against a gradient, and note the gradient."""
+        beta1, beta2 = group["betas"]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
+            if has_basis(grad.shape):
+                state["covariance"] = (grad.T @ grad).float()
+                with torch_threads(1):  # the last bits depend on their number
+                    _, vectors = torch.linalg.eigh(state["covariance"].cpu())
+                state["basis"] = vectors.contiguous().to(grad.device)
+        state["step"] = state["step"].cpu() + 1  # where reading it does not wait for a GPU
+        step, basis = int(state["step"]), state.get("basis")
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        seen = grad if basis is None else (grad @ basis).float()
+        mean.lerp_(seen, 1 - beta1)
+        square.mul_(beta2).addcmul_(seen, seen, value=1 - beta2)
+        scale = square.div(1 - beta2**step).sqrt_().add_(group["eps"]).mul_(1 - beta1**step)
+        update = mean / scale
+        if basis is None:
+            return update
+        update = (update @ basis.T).float()
+        state["covariance"].lerp_((grad.T @ grad).float(), 1 - COVARIANCE_BETA)
+        if step % BASIS_EVERY == 0:
+            with torch.autocast(grad.device.type, enabled=False), torch_threads(1):
+                vectors, _ = torch.linalg.qr((state["covariance"] @ basis).cpu())
+                state["basis"] = vectors.contiguous().to(grad.device)
+                state["exp_avg"] = mean @ (basis.T @ state["basis"])
+        return update
+
+
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return AdamW or SGD with momentum. Weight decay is decoupled, and acts on matrices only.
 
@@ -98,7 +162,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     ]
     if config.optimizer == "sgd":
         return SGDW(groups, lr=config.learning_rate, momentum=config.momentum)
-    return AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    betas = config.beta1, config.beta2
+    if config.optimizer == "soap":
+        return SOAP(groups, lr=config.learning_rate, betas=betas)
+    return AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
 
 
 def make_scaler(device: torch.device, *, enabled: bool) -> torch.amp.GradScaler:

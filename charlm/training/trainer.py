@@ -143,7 +143,8 @@ class Trainer:
         self._queue(step, torch.stack([mean, norm.detach()]))
         if self.device.type == "cpu":
             self.read()  # before the update, so that a divergence never reaches the weights
-        self.scaler.step(self.optimizer)  # in float16 not where a gradient is infinite
+        with autocast(self.device, self.precision):  # for the products of soap
+            self.scaler.step(self.optimizer)  # in float16 not where a gradient is infinite
         self.scaler.update()
         self.state = tuple(s.detach().float() for s in state)
         self.counters = replace(self.counters, step=step + 1)
