@@ -53,7 +53,7 @@ def shortened(line):
     if command.startswith("charlm inspect"):
         command += " --characters 500"
     if command.startswith("charlm compare"):
-        command += f" {SHORT}"
+        command += f" {SHORT} --backbones lstm,rnn"
     if command.startswith("charlm train"):
         command += f" {'--steps 4' if '--init-from' in command else SHORT}"
     if command.startswith("charlm resume"):

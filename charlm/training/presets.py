@@ -16,10 +16,11 @@ from charlm.settings import Settings, refuse_unknown
 
 REFERENCE = ModelConfig(), TrainConfig()
 
-Rows = tuple[tuple[float, dict[str, int | float]], ...]  # up to so many: what is set
+Chosen = dict[str, int | float | str]
+Rows = tuple[tuple[float, Chosen], ...]  # up to so many: what is set
 
-# For any text: better than an LSTM with an input gate of its own, and smaller.
-ALWAYS = {"coupled_gates": True}
+# For any text: at least as good as an LSTM with an input gate of its own, and smaller.
+ALWAYS: Chosen = {"coupled_gates": True}
 # By the characters that the time suffices for: a small model learns more in a short time.
 BY_TIME: Rows = (
     (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
@@ -29,16 +30,17 @@ BY_TIME: Rows = (
 # being larger, for longer.
 READ_ONCE = 1.5  # times, at most
 BY_TIME_ONCE: Rows = ((4_000_000, BY_TIME[0][1]), *BY_TIME[1:])
-# By how often they would read the text: what is read often must not be memorised.
+# By how often they would read the text: what is read often must not be memorised. The optimizer
+# that learns more from each step is no better there.
 BY_EPOCHS: Rows = (
-    (READ_ONCE, {"dropout": 0.0}),
+    (READ_ONCE, {"dropout": 0.0, "optimizer": "soap"}),
     (3, {"dropout": 0.1}),
     (8, {"dropout": 0.1, "weight_drop": 0.15}),
     (25, {"dropout": 0.2, "weight_drop": 0.2}),
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
 )
 # By the length of the text; this comes after those above, and so decides.
-SHORT = {"hidden_size": 256, "batch_size": 8}
+SHORT: Chosen = {"hidden_size": 256, "batch_size": 8, "optimizer": "adamw"}
 BY_LENGTH: Rows = (
     (
         50_000,
@@ -50,7 +52,7 @@ BY_LENGTH: Rows = (
 # A text that repeats much of what it has said, as programs and manuals do, is worth the time that
 # attention takes. In one of up to 50,000 characters there is too little to learn it from.
 REPETITIVE = 0.05  # see data.repetition
-REPEATED: dict[str, int | float] = {"attention": 512}
+REPEATED: Chosen = {"attention": 512}
 # And for such short texts, by how many characters there are for each symbol of the vocabulary:
 # where most symbols are rare, as in Chinese verse, a text is memorised sooner.
 BY_VOCABULARY: Rows = ((50, {"dropout": 0.6, "weight_drop": 0.0, "learning_rate": 0.006}),)
@@ -152,7 +154,7 @@ def choose_configs(
 
 def presets(
     num_characters: int, vocab_size: int, readable: float, repetition: float = 0.0
-) -> dict[str, int | float]:
+) -> Chosen:
     """Return what differs from the defaults for a text, its vocabulary and the time there is."""
     epochs = readable / max(1, num_characters)
     tables = [
@@ -160,7 +162,7 @@ def presets(
         (BY_EPOCHS, epochs),
         (BY_LENGTH, num_characters),
     ]
-    result: dict[str, int | float] = dict(ALWAYS)
+    result = dict(ALWAYS)
     if num_characters <= BY_LENGTH[-1][0]:
         tables.append((BY_VOCABULARY, num_characters / vocab_size))
     if num_characters > BY_LENGTH[0][0] and repetition >= REPETITIVE:
