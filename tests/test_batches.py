@@ -31,6 +31,23 @@ def test_the_windows_rebuild_the_lanes(batch_size, seq_length, count):
     assert stream.epoch(stream.windows_per_epoch) == 1
 
 
+@given(st.integers(3, 60), st.integers(0, 200), st.integers(0, 200))
+def test_the_last_steps_of_a_run_read_the_lanes_to_their_end(count, before, during):
+    """From where the rate falls on, whatever was read before, unless there is time for all."""
+    stream = LaneStream(np.arange(count, dtype=np.uint8), batch_size=2, seq_length=1)
+    start, end = before, before + during
+    windows = [stream.window(step, (start, end)) for step in range(end)]
+    places = [int(window.inputs[0, 0]) for window in windows]
+    every = stream.windows_per_epoch
+    assert places[:start] == [step % every for step in range(start)]
+    shift = end if during < every else 0
+    assert places[start:] == [(step - shift) % every for step in range(start, end)]
+    for step in range(1, end):  # the state is carried where a lane goes on, and nowhere else
+        assert windows[step].restart == (places[step] != places[step - 1] + 1)
+    beyond = stream.window(end, (start, end))  # a run that goes on a little longer
+    assert int(beyond.inputs[0, 0]) == (end - shift) % every
+
+
 def test_a_text_shorter_than_a_window_of_all_lanes_names_the_flags():
     with pytest.raises(CorpusError, match="7 characters in each of 3 lanes: lower batch_size"):
         LaneStream(np.zeros(21, np.uint8), batch_size=3, seq_length=7)

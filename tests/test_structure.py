@@ -135,8 +135,12 @@ def test_writing_and_scoring_import_no_torch(command):
 
 def test_training_does_not_import_the_compiler_of_torch(workplace):
     """Which nothing uses; the first step would wait for it as long as for torch itself."""
-    words = ["train", str(workplace / "text.txt"), "--out", str(workplace / "run"), *QUICK_FLAGS]
-    loaded = loaded_after(f"from charlm.cli import main\nassert main({words!r}) == 0")
+    words = ["train", str(workplace / "text.txt"), *QUICK_FLAGS]
+    trainings = [
+        [*words, "--optimizer", name, "--out", str(workplace / name)] for name in ("adamw", "soap")
+    ]
+    program = f"from charlm.cli import main\nassert [main(t) for t in {trainings!r}] == [0, 0]"
+    loaded = loaded_after(program)
     assert "torch" in loaded
     assert "torch._dynamo" not in loaded
 

@@ -106,14 +106,18 @@ def test_gradients_stop_at_the_edge_of_a_window_and_the_state_does_not():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_the_state_is_carried_and_begins_afresh_only_with_an_epoch():
-    trainer = trainer_of(dropout=0.0, learning_rate=1e-30, weight_decay=0.0)
-    stream = trainer.stream
+def test_the_state_is_carried_and_begins_afresh_only_with_an_epoch_and_where_reading_jumps():
+    epoch = trainer_of().stream.windows_per_epoch
+    steps, fall = 2 * epoch + 5, epoch // 2
+    trainer = trainer_of(
+        dropout=0.0, learning_rate=1e-30, weight_decay=0.0, steps=steps, decay_steps=fall
+    )
+    stream, jump = trainer.stream, trainer.config.fall[0]
     state = trainer.model.initial_state(B)
-    for _ in range(stream.windows_per_epoch + 2):
+    for _ in range(steps):
         step = trainer.counters.step
-        window = stream.window(step)
-        if step in (0, stream.windows_per_epoch):
+        window = stream.window(step, trainer.config.fall)
+        if step in (0, epoch, jump):
             assert window.restart
             state = trainer.model.initial_state(B)
         with torch.no_grad():

@@ -106,6 +106,11 @@ class TrainConfig(Settings):
         return ((self.steps - steps, self.steps),)
 
     @property
+    def fall(self) -> tuple[int, int] | None:
+        """The step from which the rate falls, and the end that was then planned; None before."""
+        return self.decay[0] if self.decay else None
+
+    @property
     def evaluation_interval(self) -> int:
         """Steps between evaluations: ``eval_every``, or about ten a run, at least one per 500."""
         return self.eval_every or min(500, math.ceil((self.total_steps or 5000) / 10))

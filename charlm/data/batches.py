@@ -15,6 +15,10 @@ model reads every lane from its beginning to its end:
 The targets are the inputs shifted by one character. When all lanes have been read, an epoch is
 over, and they start again. The windows of a lane differ by at most one character in length, so no
 odd end is lost. Only the tail of fewer than B characters that does not fill the lanes is.
+
+Where the learning rate of a run falls for less than an epoch, the windows in its fall are the last
+ones of the lanes. For what is read last counts most, and what follows a text is most like its end.
+Else how well a run predicts what follows would depend on where in the lanes it happens to stop.
 """
 
 from dataclasses import dataclass
@@ -55,15 +59,18 @@ class Stream(Protocol):
     windows_per_epoch: int
     characters: int
 
-    def window(self, step: int) -> Window:
-        """Return the batch of ``step``, counted from 0 over all epochs."""
+    def window(self, step: int, fall: tuple[int, int] | None = None) -> Window:
+        """Return the batch of ``step``, counted from 0 over all epochs; ``fall`` is that of a run's
+        ``TrainConfig``.
+        """
 
     def epoch(self, step: int) -> float:
         """Return how often the text has been read after ``step`` steps."""
 
 
 class LaneStream:
-    """The windows of a training text; which one comes at a step is a function of the step alone.
+    """The windows of a training text; which one comes at a step is a function of its number and of
+    the end of the run.
 
     Args:
         ids: the training text (N,).
@@ -89,12 +96,17 @@ class LaneStream:
         self.lane_length = lane_length
         self.characters = batch_size * lane_length
 
-    def window(self, step: int) -> Window:
-        """Return the batch of ``step``, counted from 0 over all epochs."""
+    def window(self, step: int, fall: tuple[int, int] | None = None) -> Window:
+        """See :class:`Stream`."""
         place = step % self.windows_per_epoch
+        jumps = False
+        if fall is not None and step >= fall[0] and fall[1] - fall[0] < self.windows_per_epoch:
+            last = (step - fall[1]) % self.windows_per_epoch  # 0 follows the last step
+            place, jumps = last, step == fall[0] and place != last
         start = place * self.lane_length // self.windows_per_epoch
         end = (place + 1) * self.lane_length // self.windows_per_epoch
-        return Window(self.inputs[:, start:end], self.targets[:, start:end], restart=place == 0)
+        restart = place == 0 or jumps
+        return Window(self.inputs[:, start:end], self.targets[:, start:end], restart)
 
     def epoch(self, step: int) -> float:
         """Return how often the text has been read after ``step`` steps."""

@@ -173,8 +173,8 @@ class ItemStream:
         self.epoch_of_plan = -1
         self.plan: list[tuple[NDArray[np.intp], int]] = []  # items of each window, and its part
 
-    def window(self, step: int) -> Window:
-        """Return the batch of ``step``, counted from 0 over all epochs."""
+    def window(self, step: int, fall: tuple[int, int] | None = None) -> Window:
+        """Return the batch of ``step``, counted from 0 over all epochs, each in another order."""
         epoch, place = divmod(step, self.windows_per_epoch)
         if epoch != self.epoch_of_plan:
             self.plan, self.epoch_of_plan = self._plan(epoch), epoch

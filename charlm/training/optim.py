@@ -86,7 +86,7 @@ class SGDW(_Uncompiled, torch.optim.SGD):
                 group["weight_decay"] = decay
 
 
-class SOAP(_Uncompiled, torch.optim.Optimizer):
+class SOAP(_Uncompiled):
     """Adam in the basis in which the columns of the gradient are uncorrelated; one-sided.
 
     Of a matrix W (R, C) with gradient G, and with U the update that Adam makes of what it is given,

@@ -115,7 +115,7 @@ class Trainer:
         Computation 2(4); clipping of the norm, Pascanu et al. (2013), arXiv:1211.5063.
         """
         step = self.counters.step
-        window = self.stream.window(step)
+        window = self.stream.window(step, self.config.fall)
         if window.restart:
             self.state = self._initial_state()
         self.generator.manual_seed(_mixed(self.config.seed, step))
@@ -276,7 +276,7 @@ class Trainer:
         if choice.count == choice.first:
             proven, shape = True, ()
         else:
-            shape = self.stream.window(self.counters.step).inputs.shape
+            shape = self.stream.window(self.counters.step, self.config.fall).inputs.shape
             proven = choice.is_proven(shape)
         if proven:
             with torch_threads(choice.count):
