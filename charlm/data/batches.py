@@ -69,8 +69,7 @@ class Stream(Protocol):
 
 
 class LaneStream:
-    """The windows of a training text; which one comes at a step is a function of its number and of
-    the end of the run.
+    """The windows of a training text; which one comes follows from the step and the end of the run.
 
     Args:
         ids: the training text (N,).

@@ -16,8 +16,8 @@ class Evaluation:
         characters: how many were scored.
         items: of a list, how many items these are, each with its line end; None for a text.
         nats: the loss of each character; None for a list.
-        mixed: the same for its predictions mixed with those of an n-gram model that reads along,
-            if that was asked for.
+        mixed: the same for its predictions mixed with those of an n-gram model that reads along, if
+            they were computed.
         dynamic: the same for a model that goes on learning from the text, if that was asked for.
         baselines: bits per character of methods without a network by name, if they were computed.
     """
