@@ -29,7 +29,8 @@ def add_parser(verbs: Subparsers) -> None:
         "evaluate",
         help="measure how well a model predicts a text",
         description="Print bits and nats per character and perplexity, of simpler methods, of the "
-        "model, and of the model mixed with an n-gram. Every character but the first is scored once, given all that comes before it.",
+        "model, and of the model mixed with an n-gram. Every character but the first is scored "
+        "once, given all that comes before it.",
     )
     add_run(parser)
     add_files(parser)
