@@ -83,9 +83,10 @@ def run(arguments: Namespace) -> int:
     for name, bits in result.baselines.items():
         _print_row(replace(result, nats_per_char=bits * math.log(2)), name)
     for one, name in ((result, "this model"), (result.dynamic, "this model, learning as it reads")):
-        if one is not None:
-            _print_row(one, name)
-        if one is not None and one.mixed is not None:
+        if one is None:
+            continue
+        _print_row(one, name)
+        if one.mixed is not None:
             _print_row(one.mixed, f"{name}, mixed with an {MIXED}-gram")
     print(f"{result.characters:,} characters scored")
     if result.items is not None:

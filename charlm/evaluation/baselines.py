@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 # characters of the past, and the first ones of the text.
 MOST_PAST, MOST_TEXT = 2_000_000, 2_000_000
 
-# The order of the n-gram that a model is mixed with. Alone, one of 5 is better.
-MIXED = 8
-ORDERS = {"unigram": 1, "5-gram": 5, f"{MIXED}-gram": MIXED}
+ORDERS = {"unigram": 1, "5-gram": 5}  # of the n-grams that are baselines
+MIXED = 8  # of that which a model is mixed with; alone, one of 5 is better
 SLOWEST = 1_000  # characters that the weight of a mixture is a mean over
 
 Integers = NDArray[np.int64]
 Chances = NDArray[np.float64]
 
 
-def ngram_chances(past: str, text: str) -> dict[str, Chances]:
-    """Return the probability of each character of ``text`` but the first, by name of n-gram model.
+def ngram_chances(past: str, text: str) -> dict[int, Chances]:
+    """Return the probability of each character of ``text`` but the first, by order of the n-gram.
 
     Args:
         past: what is read before it, such as the text that a model was trained on.
@@ -35,11 +34,11 @@ def ngram_chances(past: str, text: str) -> dict[str, Chances]:
     whole = np.frombuffer((past + text).encode("utf-32-le", "surrogatepass"), "<u4")
     symbols, ids = np.unique(whole, return_inverse=True)
     found = enumerate(ngrams(ids, len(symbols), MIXED), start=1)
-    of_order = {order: p[len(past) + 1 :] for order, p in found if order in ORDERS.values()}
-    return {name: of_order[order] for name, order in ORDERS.items()}
+    wanted = {*ORDERS.values(), MIXED}
+    return {order: p[len(past) + 1 :] for order, p in found if order in wanted}
 
 
-def baselines(past: str, text: str, chances: Mapping[str, Chances]) -> dict[str, float]:
+def baselines(past: str, text: str, chances: Mapping[int, Chances]) -> dict[str, float]:
     """Return bits per character of ``text``, its first character left out, by name of baseline.
 
     Args:
@@ -48,7 +47,7 @@ def baselines(past: str, text: str, chances: Mapping[str, Chances]) -> dict[str,
     """
     past, text = past[-MOST_PAST:], text[:MOST_TEXT]
     # Never minus zero.
-    bits = {name: abs(float(np.log2(chances[name]).mean())) for name in ("unigram", "5-gram")}
+    bits = {name: abs(float(np.log2(chances[n]).mean())) for name, n in ORDERS.items()}
     return bits | {"xz": xz(past + text[0], text[1:])}
 
 

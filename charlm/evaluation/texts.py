@@ -125,7 +125,7 @@ def evaluate_checkpoint(
 def _beside_others(result: Evaluation, past: str, text: str) -> Evaluation:
     """Return an evaluation with what is reached without a model, and with one beside an n-gram."""
     chances = ngram_chances(past, text)
-    other = chances[f"{MIXED}-gram"]
+    other = chances[MIXED]
     dynamic = result.dynamic and _mixed(result.dynamic, other)
     return replace(_mixed(result, other), dynamic=dynamic, baselines=baselines(past, text, chances))
 

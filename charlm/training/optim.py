@@ -148,7 +148,7 @@ class SOAP(_Uncompiled):
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW or SGD with momentum. Weight decay is decoupled, and acts on matrices only.
+    """Return AdamW, SOAP or SGD with momentum. Weight decay is decoupled, and on matrices only.
 
     With windows as small as ours, means over few steps (low betas) learn faster: see the log in
     tests/benchmarks/results.
