@@ -86,6 +86,7 @@ class TrainSettings(ComputeSettings, total=False):
     beta2: float
     momentum: float
     weight_decay: float
+    logit_growth: float
     grad_clip: float
     eval_every: int
     save_every: int

@@ -121,6 +121,7 @@ class Trainer:
         self.generator.manual_seed(_mixed(self.config.seed, step))
         for group in self.optimizer.param_groups:
             group["lr"] = optim.learning_rate(step, self.config)
+        scale = optim.logit_scale(self.stream.epoch(step), self.config)
         self.model.train()
         self.optimizer.zero_grad()
         with autocast(self.device, self.precision):
@@ -128,7 +129,7 @@ class Trainer:
             logits, state = self.parallel(inputs, self.state, self.generator)
             targets = self._tensor(window.targets[self.lanes])
             loss = F.cross_entropy(
-                logits.flatten(0, 1).float(),
+                logits.flatten(0, 1).float() * scale,
                 targets.flatten(),
                 ignore_index=IGNORED,
                 reduction="mean" if window.scored is None else "sum",
