@@ -31,7 +31,7 @@ def drawn_flags(rng):
         "--decay-steps": [0, 2],
         "--beta1": [0.6, 0.9],
         "--weight-decay": [0.1, 0],
-        "--logit-growth": [0.01, 0.25],
+        "--logit-growth": [0.015, 0.25],
         "--grad-clip": [1, 0],
         "--validation-fraction": [0.1, 0.25],
         "--min-count": [1, 40],

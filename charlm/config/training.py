@@ -54,7 +54,7 @@ class TrainConfig(Settings):
     momentum: float = setting(0.9, "momentum of sgd", minimum=0, below=1)
     weight_decay: float = setting(0.1, "decoupled decay, on matrices only", minimum=0)
     logit_growth: float = setting(
-        0.01,
+        0.015,
         "what each reading of the text after the first adds to the factor of the logits in the "
         "loss, up to 1.2: a model that reads a text often becomes too sure of itself",
         minimum=0,
