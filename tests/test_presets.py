@@ -14,11 +14,9 @@ from charlm.training.presets import (
     BY_EPOCHS,
     BY_LENGTH,
     BY_TIME,
-    BY_TIME_ONCE,
     BY_VOCABULARY,
     MAX_EPOCHS,
     MOST_HELD_OUT,
-    READ_ONCE,
     REPEATED,
     REPETITIVE,
     choose_configs,
@@ -55,7 +53,8 @@ def row(rows, value):
     return rows[place][1] if place < len(rows) else {}
 
 
-LIMITS = [most for rows in (BY_TIME, BY_TIME_ONCE, BY_LENGTH) for most, _ in rows]
+TABLES_BY_TIME = [rows for _, rows in BY_TIME]
+LIMITS = [most for rows in (*TABLES_BY_TIME, BY_LENGTH) for most, _ in rows]
 LENGTHS = st.integers(1, 10**9) | st.integers(1, 10**6) | st.sampled_from(LIMITS)
 TIMES = st.floats(1, 1e12) | st.floats(1, 1e8) | st.sampled_from([float(most) for most in LIMITS])
 VOCABULARIES = st.integers(1, 1_114_112) | st.integers(1, 5000)
@@ -72,10 +71,11 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
         readable=readable,
         repetition=repetition,
     )
+    epochs = readable / num_characters
     expected = (
         ALWAYS
-        | row(BY_TIME_ONCE if readable / num_characters <= READ_ONCE else BY_TIME, readable)
-        | row(BY_EPOCHS, readable / num_characters)
+        | row(row(BY_TIME, epochs), readable)
+        | row(BY_EPOCHS, epochs)
         | row(BY_LENGTH, num_characters)
     )
     if row(BY_LENGTH, num_characters):
@@ -107,7 +107,7 @@ def test_every_text_and_time_gets_the_rows_of_the_tables_that_apply(
                 assert argument(name, value) in notices[0]
 
 
-@pytest.mark.parametrize("rows", [BY_TIME, BY_TIME_ONCE, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
+@pytest.mark.parametrize("rows", [*TABLES_BY_TIME, BY_EPOCHS, BY_LENGTH, BY_VOCABULARY])
 def test_tables_are_in_order_and_know_what_they_set(rows):
     limits = [most for most, _ in rows]
     assert limits == sorted(limits)

@@ -21,20 +21,24 @@ Rows = tuple[tuple[float, Chosen], ...]  # up to so many: what is set
 
 # For any text: at least as good as an LSTM with an input gate of its own, and smaller.
 ALWAYS: Chosen = {"coupled_gates": True}
-# By the characters that the time suffices for: a small model learns more in a short time.
-BY_TIME: Rows = (
-    (1_200_000, {"hidden_size": 256, "learning_rate": 0.008}),
-    (20_000_000, {"hidden_size": 384, "learning_rate": 0.006}),
+SMALL: Chosen = {"hidden_size": 256, "learning_rate": 0.008}
+# By how often the time would suffice to read the text, and then by how many characters it suffices
+# for. A small model learns more in a short time, and for longer where it reads the text seldom:
+# there it learns from reading more, not from being larger.
+READ_ONCE, READ_SELDOM = 1.5, 3  # times, at most
+BY_TIME: tuple[tuple[float, Rows], ...] = (
+    (READ_ONCE, ((1_200_000, SMALL), (20_000_000, SMALL | {"learning_rate": 0.005}))),
+    (READ_SELDOM, ((20_000_000, SMALL),)),
+    (
+        math.inf,
+        ((1_200_000, SMALL), (20_000_000, {"hidden_size": 384, "learning_rate": 0.006})),
+    ),
 )
-# The same where they read the text hardly once: there a model learns from reading more, not from
-# being larger, for longer.
-READ_ONCE = 1.5  # times, at most
-BY_TIME_ONCE: Rows = ((4_000_000, BY_TIME[0][1]), *BY_TIME[1:])
 # By how often they would read the text: what is read often must not be memorised. The optimizer
 # that learns more from each step is no better there.
 BY_EPOCHS: Rows = (
     (READ_ONCE, {"dropout": 0.0, "optimizer": "soap"}),
-    (3, {"dropout": 0.1}),
+    (READ_SELDOM, {"dropout": 0.1, "optimizer": "soap"}),
     (8, {"dropout": 0.1, "weight_drop": 0.15}),
     (25, {"dropout": 0.2, "weight_drop": 0.2}),
     (math.inf, {"dropout": 0.3, "weight_drop": 0.25}),
@@ -158,7 +162,7 @@ def presets(
     """Return what differs from the defaults for a text, its vocabulary and the time there is."""
     epochs = readable / max(1, num_characters)
     tables = [
-        (BY_TIME_ONCE if epochs <= READ_ONCE else BY_TIME, readable),
+        (next(rows for most, rows in BY_TIME if epochs <= most), readable),
         (BY_EPOCHS, epochs),
         (BY_LENGTH, num_characters),
     ]
