@@ -11,7 +11,8 @@ class Progress:
     Attributes:
         step: updates done, of ``steps``, or of None as long as they follow from the time.
         epoch: how often the training text has been read.
-        train_loss: mean over the steps since the last evaluation (dropout on).
+        train_loss: mean over the steps since the last evaluation, with dropout and the factor of
+            the logits (see ``optim.logit_scale``).
         validation_loss: None but after an evaluation; of the first of the held-out characters in
             a short run, see ``schedule.evaluated_length``.
         best_loss: the lowest validation loss so far, at ``best_step``.
