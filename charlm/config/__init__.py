@@ -13,6 +13,7 @@ from charlm.config.run import Stage as Stage
 from charlm.config.sampling import LinesConfig as LinesConfig
 from charlm.config.sampling import SampleConfig as SampleConfig
 from charlm.config.training import DECAY_SHARE as DECAY_SHARE
+from charlm.config.training import MOST_LOGIT_SCALE as MOST_LOGIT_SCALE
 from charlm.config.training import PRECISIONS as PRECISIONS
 from charlm.config.training import ComputeConfig as ComputeConfig
 from charlm.config.training import TrainConfig as TrainConfig

@@ -12,6 +12,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 # Arithmetic of the products in training, the first two of a CPU; weights are always float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_COLUMNS = 1024  # of a matrix that soap keeps a basis for
+MOST_LOGIT_SCALE = 1.2  # what logit_growth leads to at most
 DECAY_SHARE = 0.5  # share of a run in which the learning rate falls, unless decay_steps is given
 
 
@@ -56,7 +57,8 @@ class TrainConfig(Settings):
     logit_growth: float = setting(
         0.015,
         "what each reading of the text after the first adds to the factor of the logits in the "
-        "loss, up to 1.2: a model that reads a text often becomes too sure of itself",
+        f"loss, up to {MOST_LOGIT_SCALE}: a model that reads a text often becomes too sure of "
+        "itself",
         minimum=0,
     )
     grad_clip: float = setting(1.0, "bound on the norm of the whole gradient, 0 = off", minimum=0)

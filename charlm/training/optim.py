@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charlm.config import TrainConfig, has_basis
+from charlm.config import MOST_LOGIT_SCALE, TrainConfig, has_basis
 from charlm.model.device import torch_threads
 
-MOST_SCALE = 1.2  # of the logits in the loss
 FINAL_RATE = 0.01  # what the rate falls to, as a share of its peak
 # The numbers of float16 go from 6e-8 to 65,504: the gradients by the logits, of about 1e-5, become
 # 1e-3, and there is room for a norm of 512. Where that is too much or too little, it is changed.
@@ -47,7 +46,7 @@ def logit_scale(readings: float, config: TrainConfig) -> float:
     Source: Guo et al. (2017), arXiv:1706.04599, who divide the logits after training, by what is
     best on text held out; with a factor in training, nothing held out is looked at.
     """
-    return min(MOST_SCALE, 1 + config.logit_growth * math.floor(readings))
+    return min(MOST_LOGIT_SCALE, 1 + config.logit_growth * math.floor(readings))
 
 
 # The methods of torch.optim import torch's compiler when they are first called. It is not used, and
