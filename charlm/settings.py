@@ -5,6 +5,7 @@ Each field of a :class:`Settings` class states its default, its help and its bou
 """
 
 import contextlib
+import functools
 import math
 import numbers
 import operator
@@ -69,7 +70,8 @@ class Settings:
             object.__setattr__(self, item.name, _checked(item, getattr(self, item.name)))
 
     @classmethod
-    def settings(cls) -> "list[Field[Any]]":
+    @functools.cache
+    def settings(cls) -> "tuple[Field[Any], ...]":
         """Return the fields that were declared with :func:`setting`."""
         if any(isinstance(value, Field) for value in vars(cls).values()):
             raise ConfigError(
@@ -80,7 +82,7 @@ class Settings:
         for item in found:
             if isinstance(item.type, str):  # from __future__ import annotations
                 item.type = typing.get_type_hints(cls)[item.name]
-        return found
+        return tuple(found)
 
     @classmethod
     def names(cls) -> list[str]:

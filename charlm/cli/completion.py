@@ -4,7 +4,7 @@ from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from charlm.cli.parser import Subparsers
+from charlm.cli.parser import Subparsers, make_parser
 from charlm.errors import PackageError
 from charlm.files import install_command
 
@@ -57,10 +57,11 @@ def run(arguments: Namespace) -> int:
         ) from None
     completers: dict[Any, Any] = {"RUN": RUNS, "FOLDER": shtab.DIRECTORY}
     completers |= dict.fromkeys(("FILE", "PAGE", "TRAINING_FILE"), shtab.FILE)
-    for action in _actions(arguments.top):
+    top, _ = make_parser(arguments.verbs)
+    for action in _actions(top):
         if action.metavar in completers:
             vars(action)["complete"] = completers[action.metavar]
-    print(shtab.complete(arguments.top, arguments.shell))
+    print(shtab.complete(top, arguments.shell))
     return 0
 
 

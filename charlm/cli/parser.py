@@ -162,11 +162,12 @@ def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, ar
     if not words or words[0] == "help":
         words = [*(word for word in words if word != "help"), "--help"]
     load_cells(words)
-    top, parsers = make_parser(verbs)
+    verb = next((verb for verb in verbs if verb.__name__.split(".")[-1] == words[0]), None)
+    top, parsers = make_parser([verb] if verb else verbs)  # no time is spent on the others' flags
     if words[0].startswith("-"):
         top.parse_args(words)  # exits: --help, --version, or wrong usage
         raise AssertionError(words)
-    if words[0] not in parsers:
+    if verb is None:
         hint = nearest_verb(words[0], parsers)
         if not hint and Path(words[0]).is_file():
             hint = f"; did you mean charlm train {words[0]}?"
@@ -175,8 +176,7 @@ def parse(verbs: Collection[Verb], argv: Sequence[str] | None) -> tuple[Verb, ar
     arguments, rest = parsers[words[0]].parse_known_intermixed_args(words[1:])
     if rest:
         parsers[words[0]].error(_unknown(rest, parsers[words[0]]))
-    arguments.top = top  # for who writes about all verbs
-    verb = next(verb for verb in verbs if verb.__name__.endswith(f".{words[0]}"))
+    arguments.verbs = verbs  # for who writes about all of them
     return verb, arguments
 
 

@@ -117,7 +117,8 @@ class ModelConfig(Settings):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """See :class:`ModelConfig`."""
-        options = {name: value for name, value in values.items() if name in option_names()}
+        known = option_names()
+        options = {name: value for name, value in values.items() if name in known}
         rest = {name: value for name, value in values.items() if name not in options}
         return replace(super().from_dict(rest), cell_options=options)
 
