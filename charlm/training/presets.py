@@ -31,7 +31,7 @@ BY_TIME: tuple[tuple[float, Rows], ...] = (
     (READ_SELDOM, ((20_000_000, SMALL),)),
     (
         math.inf,
-        ((1_200_000, SMALL), (20_000_000, {"hidden_size": 384, "learning_rate": 0.006})),
+        ((1_200_000, SMALL), (40_000_000, {"hidden_size": 384, "learning_rate": 0.006})),
     ),
 )
 # By how often they would read the text: what is read often must not be memorised. The optimizer
