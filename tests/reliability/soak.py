@@ -250,7 +250,8 @@ def stop(process, way, delay):
             time.sleep(random.random() * 0.02 if len(way) > 1 else 0)
     status, err = finish(process)
     expected = {-way[0], 128 + way[0], 0}
-    too_early = "init_import_site" in err  # Python itself was still starting, and ends with 1
+    # Python itself was still starting, and ends with 1.
+    too_early = any(words in err for words in ("init_import_site", "Could not import runpy"))
     if status not in expected and not (too_early and status == 1):
         raise LostError(f"status {status} after {way}: {err[-2000:]}")
     if "Traceback" in err and "KeyboardInterrupt" not in err:
