@@ -130,7 +130,7 @@ def _add_cell_file(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser(verbs: Iterable[Verb]) -> tuple[Parser, dict[str, Parser]]:
-    """Return the parser of all verbs, and the parser of each verb by name."""
+    """Return the parser of a command line with these verbs, and the parser of each by name."""
     top = Parser(
         prog="charlm",
         description="A character-level recurrent language model: point it at a text, get a model.",
