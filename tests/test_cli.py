@@ -442,7 +442,7 @@ def test_the_bar_fits_a_terminal_of_80_columns():
 def test_a_run_in_minutes_can_be_repeated_by_the_command_that_it_tells(run, monkeypatch):
     monkeypatch.setattr(presets, "MAX_EPOCHS", ())  # or so short a text is not read for as long
     sizes = ["--embedding-size", 5, "--hidden-size", 11, "--precision", "float32", "--threads", 1]
-    assert run("train", "text.txt", "--minutes", 0.05, "--out", "timed", *sizes)[0] == 0
+    assert run("train", "text.txt", "--minutes", 0.02, "--out", "timed", *sizes)[0] == 0
     status, out, _ = run("info", "timed", "--json")
     facts = json.loads(out)
     assert facts["train"]["steps"] is None

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from charlm import checkpoint as checkpoints
 from charlm.cli import is_out_of_memory
 from charlm.config import TrainConfig
 from charlm.data import id_cache
-from charlm.errors import CharlmError, CheckpointError, ConfigError
+from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError
 from charlm.evaluation import baselines
 from charlm.files import TEMPORARY, write_atomically
 from charlm.inference.decoding import Stops, failure_table
@@ -209,40 +210,52 @@ def test_a_run_whose_folder_was_moved_writes_no_more(workplace):
         pass
 
 
-@pytest.mark.parametrize("ending", ["bad text", "SIGTERM"])
-def test_a_start_that_fails_removes_nothing_but_its_own(workplace, ending):
-    """While it waits for its text, the folder that it made is replaced, and another gets a note."""
+@pytest.fixture
+def two_starts(workplace):
+    """Two starts that wait for their texts, and then the folder of one is replaced by a run, and
+    another one gets a note; in the end both are as they were."""
     for _ in start(["text.txt"], out="base", **QUICK).progress():
         pass
-    before = snapshot("base")
-    processes = []
     for name in ("replaced", "noted"):
         os.mkfifo(f"{name}.pipe")
-        command = [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name]
-        processes.append(
-            subprocess.Popen(
-                command, stderr=subprocess.PIPE, text=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        )  # fmt: skip
-        while not Path(name).exists():
+
+    def interfere():
+        while not (Path("replaced").exists() and Path("noted").exists()):
             time.sleep(0.01)
-    time.sleep(0.3)
-    Path("replaced").rmdir()
-    shutil.copytree("base", "replaced")
-    Path("noted/notes.txt").write_text("precious")
-    for name, process in zip(("replaced", "noted"), processes, strict=True):
-        if ending == "bad text":
-            Path(f"{name}.pipe").write_bytes(b"bad \xff text")
-            status = 1
-        else:
-            process.send_signal(getattr(signal, ending))
-            status = 128 + getattr(signal, ending)
-        err = process.communicate(timeout=60)[1]
-        assert process.returncode == status, err
-        assert "Traceback" not in err
-    assert snapshot("replaced") == before
+        time.sleep(0.3)
+        Path("replaced").rmdir()
+        shutil.copytree("base", "replaced")
+        Path("noted/notes.txt").write_text("precious")
+
+    yield interfere
+    assert snapshot("replaced") == snapshot("base")
     assert snapshot("noted") == {"notes.txt": b"precious"}
+
+
+def test_a_start_whose_text_is_bad_removes_nothing_but_its_own(two_starts):
+    with ThreadPoolExecutor(2) as threads:
+        names = ("replaced", "noted")
+        found = [threads.submit(start, [f"{name}.pipe"], out=name, **QUICK) for name in names]
+        two_starts()
+        for name in names:
+            Path(f"{name}.pipe").write_bytes(b"bad \xff text")
+        assert [type(one.exception(timeout=60)) for one in found] == [CorpusError] * 2
+
+
+def test_a_start_that_is_stopped_removes_nothing_but_its_own(two_starts):
+    processes = [
+        subprocess.Popen(
+            [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("replaced", "noted")
+    ]  # fmt: skip
+    two_starts()
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + signal.SIGTERM, err
+        assert "Traceback" not in err
 
 
 def test_ids_that_a_killed_start_leaves_hinder_no_new_start(workplace, large):
@@ -749,15 +762,14 @@ def test_lines_of_several_files_say_which_file(run):
 
 
 @pytest.mark.parametrize("name", ["-x y.txt", os.fsdecode(b"a'b\n$x\xff.txt")])
-def test_commands_that_are_printed_work_for_any_name(workplace, name):
+def test_commands_that_are_printed_work_for_any_name(run, name):
     Path(name).write_text(words(300))
-    command = [*CHARLM, "train", f"./{name}", *QUICK_FLAGS, "--steps", "4", "--out", "-run"]
-    command[-1] = "./-run"
-    first = subprocess.run(command, capture_output=True, check=True)
-    for label in (b"repeat:", b"more:"):
-        line = next(row for row in first.stderr.splitlines() if row.startswith(label))
-        line = line.removeprefix(label).strip().decode().replace("charlm", " ".join(CHARLM), 1)
-        line += " --out again" if label == b"repeat:" else " --seed 1"
+    status, _, err = run("train", f"./{name}", *QUICK_FLAGS, "--steps", "4", "--out", "./-run")
+    assert status == 0
+    for label in ("repeat:", "more:"):
+        line = next(row for row in err.splitlines() if row.startswith(label))
+        line = line.removeprefix(label).strip().replace("charlm", " ".join(CHARLM), 1)
+        line += " --out again" if label == "repeat:" else " --seed 1"
         subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert np.array_equal(
         checkpoints.load(Path("again/best.safetensors")).weights["head.weight"],

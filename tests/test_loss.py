@@ -38,11 +38,11 @@ def test_chunks_and_windows_do_not_move_the_figure_of_a_trained_model(name):
     found = checkpoints.load(DATA / f"golden-{name}.safetensors")
     model = CharLM(found.model_config, found.tokenizer.vocab_size)
     model.load_weights(found.weights)
-    ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[-11_003:])
+    ids = found.tokenizer.encode(read_text([ROOT / "corpora" / "english.txt"])[-5_003:])
     exact = scored_one_by_one(model, ids)
     for batch_size, seq_length in [(1, 999), (2, 64), (7, 100), (64, 256)]:
         result = evaluate(model, ids, batch_size=batch_size, seq_length=seq_length)
-        assert result.characters == 11_002
+        assert result.characters == 5_002
         assert abs(result.nats_per_char - exact) < 1e-4  # the promise is 1e-3
 
 

@@ -30,6 +30,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_training import case_name
+
 ROOT = Path(__file__).parent.parent.parent
 TEXT = ROOT / "corpora" / "english.txt"
 SIZES = (128, 256, 512)
@@ -195,7 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--only", nargs="+", default=CASES, choices=CASES, metavar="CASE")
+    parser.add_argument("--only", nargs="+", default=CASES, type=case_name, metavar="CASE")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     pipes = {}

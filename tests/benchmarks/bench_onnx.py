@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 from bench_generation import compared
+from bench_training import case_name
 
 SIZES = (128, 256, 512)
 CASES = [f"{backbone}-{hidden}" for hidden in SIZES for backbone in ("rnn", "gru", "lstm")]
@@ -105,7 +106,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--only", nargs="+", default=CASES, choices=CASES, metavar="CASE")
+    parser.add_argument("--only", nargs="+", default=CASES, type=case_name, metavar="CASE")
     arguments = parser.parse_args()
     results = {}
     print("            one stream, characters a second      64 streams, in all")

@@ -2,6 +2,8 @@
 
     python tests/benchmarks/bench_training.py [--rounds 7] [--only lstm-512 ...] [--seconds 1.5]
 
+``--only`` takes any number of units, lstm-300 too.
+
 The other loop is nn.LSTM / nn.GRU / nn.RNN with num_layers, in float32, with AdamW, clipping and
 carried state, on the same text with the same sizes. charlm trains in what its own measurement finds
 fastest. The two take turns in one run. Each has a process of its own, which waits while the other
@@ -29,6 +31,14 @@ EMBEDDING, LAYERS, DROPOUT = 128, 2, 0.3
 PEAK = 2048  # rows of the square matrices whose product is the peak
 
 
+def case_name(word):
+    """Return a word of the command line that names a backbone and its units, as in lstm-512."""
+    backbone, _, hidden = word.partition("-")
+    if backbone not in ("lstm", "gru", "rnn") or not hidden.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is no case; one is lstm-512")
+    return word
+
+
 def stock_step(backbone, hidden):
     """Return a function that does one step of the plain loop and returns how many characters."""
     import torch
@@ -42,7 +52,7 @@ def stock_step(backbone, hidden):
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
     ids = Dataset.from_ids(tokenizer.encode(text), tokenizer, "", 0.1).train
-    lanes, window = SIZES[hidden]
+    lanes, window = SIZES.get(hidden, SIZES[256])
     stream = LaneStream(ids, batch_size=lanes, seq_length=window)
     kind = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[backbone]
     embedding = nn.Embedding(tokenizer.vocab_size, EMBEDDING)
@@ -86,7 +96,7 @@ def charlm_step(backbone, hidden):
     text = read_text([TEXT])
     tokenizer = CharTokenizer.from_text(text)
     dataset = Dataset.from_ids(tokenizer.encode(text), tokenizer, "", 0.1)
-    lanes, window = SIZES[hidden]
+    lanes, window = SIZES.get(hidden, SIZES[256])
     config = TrainConfig(steps=10**6, batch_size=lanes, seq_length=window, learning_rate=1e-3)
     model = CharLM(
         ModelConfig(
@@ -165,7 +175,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
-    parser.add_argument("--only", nargs="+", default=CASES, choices=CASES, metavar="CASE")
+    parser.add_argument("--only", nargs="+", default=CASES, type=case_name, metavar="CASE")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     pipes = {}
