@@ -150,6 +150,7 @@ QUICK = {
     "steps": 6,
     "eval_every": 2,
     "precision": "float32",
+    "threads": 1,  # else their number is measured
     "device": "cpu",
 }
 QUICK_FLAGS = [

@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from charlm.cells import CELLS
 from charlm.cli import main
+from charlm.training import figures
 
 FOLDERS = ("charlm", "charlm/export", "charlm/server", "checkpoints", "corpora")
 READMES = ["README.md", *(f"{name}/README.md" for name in FOLDERS)]
@@ -68,8 +69,9 @@ def checkout(tmp_path, monkeypatch):
     corpora.mkdir()
     for name in ("english", "chinese"):
         text = (ROOT / "corpora" / f"{name}.txt").read_text("utf-8")
-        (corpora / f"{name}.txt").write_text(text[:25_000], encoding="utf-8")
+        (corpora / f"{name}.txt").write_text(text[:12_000], encoding="utf-8")
     shutil.copy(corpora / "english.txt", corpora / "tiny-shakespeare.txt")
+    monkeypatch.setattr(figures, "GENERATING_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
 
 
