@@ -106,6 +106,14 @@ def _no_accelerator(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def _known_speed(monkeypatch):
+    """Do not measure for each run in minutes how fast this machine trains the reference model."""
+    from charlm.training import autotune
+
+    monkeypatch.setattr(autotune, "reference_speed", lambda *_, **__: 20_000.0)
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An empty folder to work in, which holds ``text.txt``."""
