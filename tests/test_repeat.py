@@ -61,7 +61,7 @@ def test_what_is_printed_trains_the_same_model(run, monkeypatch, seed):
     Path(name).write_text(words(rng.choice([300, 600]), seed))
     if seed % 4 == 3:
         monkeypatch.setattr(presets, "MAX_EPOCHS", ())  # or so short a text is not read for as long
-        length = ["--minutes", 0.02]
+        length = ["--minutes", 0.01]
     else:
         length = ["--steps", rng.randint(4, 12)]
     status, _, err = run("train", as_path(name), *length, *drawn_flags(rng), "--out", "first")
