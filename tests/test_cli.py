@@ -297,7 +297,7 @@ ODD = [
     "１",
 ]  # fmt: skip
 ODD_FOR = {  # a valid command of each verb; it must end soon whatever the number
-    "train": ["text.txt", "--out", "new", *QUICK_FLAGS, "--threads", "1"],
+    "train": ["text.txt", "--out", "new", *QUICK_FLAGS],
     "resume": ["run"],
     "generate": [LSTM, "-l", "3", "--seed", "1", "--stop", "e", "--stop", " "],
     "overlap": [LSTM, "text.txt", "-l", "3", "--seed", "1"],

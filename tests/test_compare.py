@@ -23,8 +23,7 @@ from charlm.training.comparison_plan import sized
 from charlm.training.trainer import Trainer
 from charlm.training.verdict import T_QUANTILES, noise, verdict
 
-COMMAND = ["compare", "text.txt", *QUICK_FLAGS, "--threads", "1", "--out", "all"]
-SETTINGS = QUICK | {"threads": 1}
+COMMAND = ["compare", "text.txt", *QUICK_FLAGS, "--out", "all"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ def _quick(monkeypatch):
 def compared(config=None, **options):
     """Train a comparison to its end in this process."""
     comparison = Comparison.open(
-        ["text.txt"], config or CompareConfig(), **({"out": "all"} | SETTINGS | options)
+        ["text.txt"], config or CompareConfig(), **({"out": "all"} | QUICK | options)
     )
     for member in comparison.left():
         for _ in comparison.train(member):
@@ -127,10 +126,10 @@ def test_a_kill_loses_nothing(workplace, monkeypatch):
     """Killed in the middle of a training, at its start, and before anything was trained."""
     config = CompareConfig(backbones="rnn,gru")
     compared(config, out="straight")
-    comparison = Comparison.open(["text.txt"], config, out="all", **SETTINGS)
+    comparison = Comparison.open(["text.txt"], config, out="all", **QUICK)
     rnn, gru = comparison.left()
     comparison.release()  # as a kill does
-    comparison = Comparison.open(["text.txt"], config, out="all", **SETTINGS)
+    comparison = Comparison.open(["text.txt"], config, out="all", **QUICK)
     steps = comparison.train(rnn)
     for _ in range(3):
         next(steps)
@@ -186,9 +185,7 @@ def test_equal_parameters_are_within_one_percent(tied):
 
 def test_equal_parameters_give_the_others_more_units(workplace):
     config = CompareConfig(backbones="rnn,lstm", equal="parameters")
-    comparison = Comparison.open(
-        ["text.txt"], config, out="all", **(SETTINGS | {"hidden_size": 64})
-    )
+    comparison = Comparison.open(["text.txt"], config, out="all", **(QUICK | {"hidden_size": 64}))
     models = comparison.document["models"]
     assert models["lstm"]["hidden_size"] == 64 < models["rnn"]["hidden_size"]
 
@@ -306,7 +303,7 @@ def test_what_does_not_belong_is_refused_and_kept(run):
 
 
 def test_a_folder_has_one_comparison_at_a_time(run):
-    held = Comparison.open(["text.txt"], CompareConfig(), out="all", **SETTINGS)
+    held = Comparison.open(["text.txt"], CompareConfig(), out="all", **QUICK)
     one_line(*(result := run(*COMMAND)), expected=1)
     assert "another process is training in run folder all" in result[2]
     held.release()

@@ -11,7 +11,6 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from charlm import checkpoint as checkpoints
 from charlm.cli import is_out_of_memory
 from charlm.config import TrainConfig
 from charlm.data import id_cache
-from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError
+from charlm.errors import CharlmError, CheckpointError, ConfigError
 from charlm.evaluation import baselines
 from charlm.files import TEMPORARY, write_atomically
 from charlm.inference.decoding import Stops, failure_table
@@ -210,52 +209,40 @@ def test_a_run_whose_folder_was_moved_writes_no_more(workplace):
         pass
 
 
-@pytest.fixture
-def two_starts(workplace):
-    """Two starts that wait for their texts, and then the folder of one is replaced by a run, and
-    another one gets a note; in the end both are as they were."""
+@pytest.mark.parametrize("ending", ["bad text", "SIGTERM"])
+def test_a_start_that_fails_removes_nothing_but_its_own(workplace, ending):
+    """While it waits for its text, the folder that it made is replaced, and another gets a note."""
     for _ in start(["text.txt"], out="base", **QUICK).progress():
         pass
+    before = snapshot("base")
+    processes = []
     for name in ("replaced", "noted"):
         os.mkfifo(f"{name}.pipe")
-
-    def interfere():
-        while not (Path("replaced").exists() and Path("noted").exists()):
+        command = [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name]
+        processes.append(
+            subprocess.Popen(
+                command, stderr=subprocess.PIPE, text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        )  # fmt: skip
+        while not Path(name).exists():
             time.sleep(0.01)
-        time.sleep(0.3)
-        Path("replaced").rmdir()
-        shutil.copytree("base", "replaced")
-        Path("noted/notes.txt").write_text("precious")
-
-    yield interfere
-    assert snapshot("replaced") == snapshot("base")
-    assert snapshot("noted") == {"notes.txt": b"precious"}
-
-
-def test_a_start_whose_text_is_bad_removes_nothing_but_its_own(two_starts):
-    with ThreadPoolExecutor(2) as threads:
-        names = ("replaced", "noted")
-        found = [threads.submit(start, [f"{name}.pipe"], out=name, **QUICK) for name in names]
-        two_starts()
-        for name in names:
+    time.sleep(0.3)
+    Path("replaced").rmdir()
+    shutil.copytree("base", "replaced")
+    Path("noted/notes.txt").write_text("precious")
+    for name, process in zip(("replaced", "noted"), processes, strict=True):
+        if ending == "bad text":
             Path(f"{name}.pipe").write_bytes(b"bad \xff text")
-        assert [type(one.exception(timeout=60)) for one in found] == [CorpusError] * 2
-
-
-def test_a_start_that_is_stopped_removes_nothing_but_its_own(two_starts):
-    processes = [
-        subprocess.Popen(
-            [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name],
-            stderr=subprocess.PIPE, text=True,
-        )
-        for name in ("replaced", "noted")
-    ]  # fmt: skip
-    two_starts()
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
+            status = 1
+        else:
+            process.send_signal(getattr(signal, ending))
+            status = 128 + getattr(signal, ending)
         err = process.communicate(timeout=60)[1]
-        assert process.returncode == 128 + signal.SIGTERM, err
+        assert process.returncode == status, err
         assert "Traceback" not in err
+    assert snapshot("replaced") == before
+    assert snapshot("noted") == {"notes.txt": b"precious"}
 
 
 def test_ids_that_a_killed_start_leaves_hinder_no_new_start(workplace, large):

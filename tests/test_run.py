@@ -12,7 +12,6 @@ from charlm.api import load
 from charlm.data.dataset import Dataset
 from charlm.data.text_files import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
-from charlm.training import autotune
 from charlm.training.resume import resume
 from charlm.training.start import start
 from charlm.training.trainer import Trainer
@@ -241,8 +240,7 @@ def test_a_tiny_text_is_trained_with_smaller_sizes_and_told(workplace):
 
 
 @pytest.mark.parametrize("length", [{"steps": 2}, {"epochs": 2}, {"minutes": 0.01}])
-def test_the_vocabulary_counts_however_the_length_of_a_run_is_given(workplace, monkeypatch, length):
-    monkeypatch.setattr(autotune, "reference_speed", lambda *_, **__: 1000.0)
+def test_the_vocabulary_counts_however_the_length_of_a_run_is_given(workplace, length):
     few, many = (
         "".join(map(chr, range(0x4E00, 0x4E00 + symbols))) * (60_000 // symbols)
         for symbols in (20, 2000)

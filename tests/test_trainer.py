@@ -58,15 +58,14 @@ def assert_same_weights(one, other):
 def test_resume_is_bit_exact(name, variant, optimizer, precision):
     probe(name, precision)
     settings = {"optimizer": optimizer, "precision": precision, "eval_every": 4, "dropout": 0.3}
-    straight = trainer_of(name, variant, steps=10, **settings)
-    run_for(straight, 6)
-    resumed = trainer_of(name, variant, steps=10, **settings)
-    resumed.restore(straight.checkpoint())
+    straight, first, second = (trainer_of(name, variant, steps=10, **settings) for _ in range(3))
     reported = run_for(straight, 10)
+    before = run_for(first, 6)
     torch.manual_seed(99)  # whatever else draws random numbers in between
-    assert run_for(resumed, 10) == reported
-    assert_same_weights(straight, resumed)
-    assert straight.counters.best_loss == resumed.counters.best_loss
+    second.restore(first.checkpoint())
+    assert before + run_for(second, 10) == reported
+    assert_same_weights(straight, second)
+    assert straight.counters.best_loss == second.counters.best_loss
 
 
 @functools.cache
