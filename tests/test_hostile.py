@@ -219,12 +219,7 @@ def test_a_start_that_fails_removes_nothing_but_its_own(workplace, ending):
     for name in ("replaced", "noted"):
         os.mkfifo(f"{name}.pipe")
         command = [*CHARLM, "train", f"{name}.pipe", *QUICK_FLAGS, "--out", name]
-        processes.append(
-            subprocess.Popen(
-                command, stderr=subprocess.PIPE, text=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-        )  # fmt: skip
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         while not Path(name).exists():
             time.sleep(0.01)
     time.sleep(0.3)
