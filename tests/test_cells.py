@@ -6,6 +6,8 @@ import torch
 from conftest import EVERY, B, H, V, tiny_config
 
 from charlm.cells import CELLS, attention
+from charlm.cells.lstm import CELL_CLIP
+from charlm.integer.functions import EXACT
 from charlm.model.language_model import CharLM
 
 I = 5  # noqa: E741
@@ -88,6 +90,25 @@ def test_gates_saturate_without_overflow():
         for size in (1e4, -1e4):
             result = cell.step(np, np.full((B, 4 * H), size), state, w)
             assert all(np.isfinite(array).all() for array in result)
+
+
+@pytest.mark.parametrize("xp", [np, EXACT, torch], ids=["numpy", "exact", "torch"])
+def test_a_cell_that_its_gates_see_grows_up_to_its_bound(xp):
+    """It holds its gates open, and each step adds as much as it can."""
+    cell = cell_of("lstm", "peepholes")
+    w = {name: np.zeros(p.shape, np.float32) for name, p in cell.parameters(I, H).items()}
+    w["peephole"] += 1
+    projected = np.full((B, 4 * H), 8, np.float32)
+    state = tuple(np.zeros((B, H), np.float32) for _ in "hc")
+    if xp is torch:
+        w = {name: torch.from_numpy(value) for name, value in w.items()}
+        projected, *state = map(torch.from_numpy, (projected, *state))
+    sizes = []
+    for _ in range(int(CELL_CLIP) + 5):
+        state = cell.step(xp, projected, tuple(state), w)
+        sizes.append(float(state[1].max()))
+    assert sizes[:3] == pytest.approx([1, 2, 3], abs=0.01)
+    assert sizes[-5:] == [CELL_CLIP] * 5
 
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)

@@ -3,6 +3,7 @@ import torch
 from conftest import EVERY, LINEAR, B, E, H, L, T, tiny_config
 
 from charlm.cells import LSTM
+from charlm.cells.lstm import CELL_CLIP
 from charlm.model import fused as fused_loops
 from charlm.model.layers import Backbone, drop_connect, locked_dropout
 
@@ -49,6 +50,28 @@ def test_fused_and_reference_agree_forward_and_backward(name, variant, residual)
         total = sum((a * torch.linspace(-1, 2, a.numel()).view_as(a)).sum() for a in (y, *after))
         gradients = gradients_of(total, [*leaves, *backbone.parameters()])
         results.append([y, *after, *gradients])
+    assert_close(*results)
+
+
+@pytest.mark.parametrize("variant", ["peepholes", "both"])
+def test_fused_and_reference_agree_where_cells_are_clipped(variant):
+    """A clipped cell passes no gradient on, also not through the gates that made it."""
+    results, clipped = [], []
+    for backbone in pair("lstm", variant):
+        for layer in backbone.layers:
+            layer.peephole.data.mul_(9)
+        x, (h, c) = some_input(backbone)
+        leaves = [a.requires_grad_() for a in (x, h, c * 70)]
+        outputs, state = [], tuple(leaves[1:])
+        for window in x.split([2, T - 2], dim=1):
+            y, state = backbone(window, state)
+            outputs.append(y)
+            clipped.append(state[1].abs() == CELL_CLIP)
+        arrays = [*outputs, *state]
+        assert state[1].abs().max() <= CELL_CLIP
+        total = sum((a * torch.linspace(-1, 2, a.numel()).view_as(a)).sum() for a in arrays)
+        results.append([*arrays, *gradients_of(total, [*leaves, *backbone.parameters()])])
+    assert all(0 < places.sum() < places.numel() for places in clipped)
     assert_close(*results)
 
 

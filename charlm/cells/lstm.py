@@ -7,6 +7,8 @@ from typing import Any
 from charlm.cells.base import Array, GatedCell, Parameter, Shape, State, Weights, sigmoid, split
 from charlm.settings import setting
 
+CELL_CLIP = 50.0  # a cell that its gates see stays within -50 and 50
+
 
 @dataclass(frozen=True, kw_only=True)
 class LSTM(GatedCell):
@@ -20,7 +22,9 @@ class LSTM(GatedCell):
         h' = o * tanh(c')
 
     With ``peepholes`` the gates see the cell: p_i * c, p_f * c and p_o * c' are added inside the
-    three sigmoids. With ``coupled_gates`` there is no input gate but i = 1 - f.
+    three sigmoids. A gate that sees its cell can hold itself open, and the cell would grow for as
+    long as the text goes on; so c' is clipped to [-50, 50]. With ``coupled_gates`` there is no
+    input gate but i = 1 - f.
 
     x (B, I); all others (B, H); * is elementwise; gates stacked i, f, g, o, or f, g, o, and p
     stacked alike. The bias of the forget gate starts at 1: Gers et al. (2000), Jozefowicz et al.
@@ -30,8 +34,9 @@ class LSTM(GatedCell):
     Source: Hochreiter and Schmidhuber (1997), Long short-term memory, Neural Computation 9(8); the
     forget gate of Gers, Schmidhuber and Cummins (2000), Learning to forget, Neural Computation
     12(10); peepholes of Gers, Schraudolph and Schmidhuber (2002), Learning precise timing with LSTM
-    recurrent networks, JMLR 3; the coupled gates of Greff et al. (2017), LSTM: a search space
-    odyssey, arXiv:1503.04069.
+    recurrent networks, JMLR 3, clipped as by Sak, Senior and Beaufays (2014), Long short-term
+    memory based recurrent neural network architectures, arXiv:1402.1128; the coupled gates of Greff
+    et al. (2017), LSTM: a search space odyssey, arXiv:1503.04069.
     """
 
     peepholes: bool = setting(False, "let the gates see the state of the cell")
@@ -87,4 +92,5 @@ class LSTM(GatedCell):
     def _cell(self, a: Mapping[str, Array], c: Array) -> Array:
         """Return c' for the gates and c."""
         i = 1 - a["f"] if self.coupled_gates else a["i"]
-        return a["f"] * c + i * a["g"]
+        c = a["f"] * c + i * a["g"]
+        return c.clip(min=-CELL_CLIP, max=CELL_CLIP) if self.peepholes else c

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm.cells.lstm import CELL_CLIP
 from charlm.model.fused.products import input_gradient, product, weight_gradients
 
 
@@ -39,6 +40,7 @@ class PeepholeWindow(torch.autograd.Function):
             ifg_t.sigmoid_()
             g_t.mul_(2).sub_(1)  # tanh, many times faster than torch.tanh
             torch.mul(i_t, g_t, out=after).addcmul_(f_t, before)
+            after.clamp_(-CELL_CLIP, CELL_CLIP)
             o_t.addcmul_(p[2], after).sigmoid_()
             torch.mul(after, -2, out=shut_t).sigmoid_()
             torch.addcmul(o_t, o_t, shut_t, value=-2, out=y_new)
@@ -52,6 +54,8 @@ class PeepholeWindow(torch.autograd.Function):
         d_a_o = d_h * t * o * (1-o)          d_c' += d_h * o * (1-t^2) + p_o * d_a_o
         d_a_i = d_c' * g * i * (1-i)         d_a_f = d_c' * c * f * (1-f)
         d_a_g = d_c' * i * (1-g^2)           d_c = d_c' * f + p_i * d_a_i + p_f * d_a_f
+
+        Where c' was clipped, d_a_i, d_a_f, d_a_g and d_c are 0.
         """
         x, w_ih, w_hh, peephole, gates, cs, shut, ys = ctx.saved_tensors
         size = cs.shape[2]
@@ -64,8 +68,11 @@ class PeepholeWindow(torch.autograd.Function):
         torch.mul(g, i, out=by_i).mul_(1 - i)
         torch.mul(cs[:-1], f, out=by_f).mul_(1 - f)
         torch.mul(g, g, out=by_g).neg_().add_(1).mul_(i)
+        within = torch.mul(i, g).addcmul_(f, cs[:-1]).abs_() <= CELL_CLIP  # c' was not clipped
+        for by_gate in (by_i, by_f, by_g):
+            by_gate.mul_(within)
         by_c = torch.mul(t, t).neg_().add_(1).mul_(o).addcmul_(by_o, p_o)
-        keep = f.addcmul(by_i, p_i).addcmul_(by_f, p_f)
+        keep = f.mul(within).addcmul_(by_i, p_i).addcmul_(by_f, p_f)
         d_h = torch.cat([torch.zeros_like(cs[:1]), gradients[0].to(cs.dtype)])  # as ys
         d_h[-1] += gradients[1]
         d_c = gradients[2].clone()
