@@ -95,7 +95,7 @@ def test_a_text_of_another_kind_is_learned():
     static = evaluate(model, ids)
     seen = []
     found = evaluate_dynamic(model, ids, on_progress=seen.append)
-    assert found.nats_per_char < static.nats_per_char - 0.2
+    assert found.nats_per_char < static.nats_per_char - 0.15
     assert sum(seen) == found.characters == static.characters
 
 

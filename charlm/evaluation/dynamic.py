@@ -30,7 +30,7 @@ from charlm.model.device import full_float32
 from charlm.model.language_model import CharLM
 
 SEQ_LENGTH = 32  # characters of a window
-BATCH_SIZE = 4  # windows of a piece
+BATCH_SIZE = 8  # windows of a piece
 LEARNING_RATE = 8e-4
 PULL = 0.01  # share of the way back to the trained weights that every step goes
 LANES = 32  # parts of the text that are read side by side for these states
