@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, tiny_config, words
+from conftest import BACKBONES, ROOT, tiny_config, words
 
 from charlm import checkpoint as checkpoints
 from charlm.api import LanguageModel
@@ -18,6 +18,7 @@ from charlm.config import TrainConfig
 from charlm.data.batches import IGNORED
 from charlm.data.dataset import Dataset
 from charlm.data.items import ItemStream, is_list, line_end, split_items
+from charlm.data.text_files import survey
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError
 from charlm.evaluation.loss import evaluate
@@ -66,6 +67,15 @@ def test_a_text_is_no_list(path, pytestconfig):
     text = (pytestconfig.rootpath / path).read_text()
     assert not is_list(text)
     assert not is_list(text[:10_000])
+
+
+def test_all_files_tell_whether_a_text_is_a_list():
+    words = "".join(f"{one}{other}\n" for one in "abcdefghijkl" for other in "mnopqrstuvwxyz")
+    half = words.index("g")
+    assert survey([words]).is_list
+    assert survey([words[:half], words[half:], ""]).is_list
+    assert not survey([words[:half]]).is_list  # too few
+    assert not survey([words, (ROOT / "corpora" / "english.txt").read_text("utf-8")]).is_list
 
 
 def test_items_are_held_out_whole_and_stay_where_they_are():

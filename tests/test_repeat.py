@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, assert_same_run, words
+from conftest import QUICK, QUICK_FLAGS, assert_same_run, words
 
 from charlm.files import as_path, shell_command
 from charlm.training import presets
@@ -79,6 +79,14 @@ def test_what_is_printed_trains_the_same_model(run, monkeypatch, seed):
         assert status == 0, err
     again = "again" if len(commands) == 1 else "checkpoints/again"
     assert_same_run("first", again)
+
+
+def test_a_fall_that_is_given_again_is_printed_again(run):
+    run("train", "text.txt", *QUICK_FLAGS, "--decay-steps", 4, "--out", "first")
+    err = run("resume", "first", "--steps", 11, "--decay-steps", 4)[2]
+    for _, *rest in printed(err):
+        assert run(*rest)[0] == 0
+    assert_same_run("first", "checkpoints/again")
 
 
 def test_a_run_that_was_changed_before_its_end_says_that_no_command_repeats_it(run):

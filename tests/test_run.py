@@ -12,6 +12,7 @@ from charlm.api import load
 from charlm.data.dataset import Dataset
 from charlm.data.text_files import fingerprint
 from charlm.errors import CharlmError, CheckpointError, ConfigError, CorpusError, DivergenceError
+from charlm.training import schedule
 from charlm.training.resume import resume
 from charlm.training.start import start
 from charlm.training.trainer import Trainer
@@ -142,6 +143,50 @@ def test_steps_extend_a_finished_run(workplace):
     assert latest("run").counters.step == 9
     assert latest("run").train_config.steps == 9
     assert [line["step"] for line in metrics("run")] == [2, 4, 6, 8, 9]
+
+
+def test_a_longer_run_compares_losses_of_as_many_characters(workplace, monkeypatch):
+    """Its evaluations read more, so the best so far is measured on more too."""
+    monkeypatch.setattr(schedule, "EVALUATION_SHARE", 2)
+    monkeypatch.setattr(schedule, "LEAST_EVALUATED", 10)
+    settings = QUICK | {"eval_every": 0, "validation_fraction": 0.5}
+    length = trained(start(["text.txt"], out="run", **settings)).trainer.evaluated_length
+    before = latest("run").counters.best_loss
+    trainer = resume("run", steps=200).trainer
+    assert trainer.evaluated_length > length
+    best = checkpoints.load(Path("run/best.safetensors")).weights
+    expected = trainer.validation_loss(best, trainer.evaluated_length)
+    assert trainer.counters.best_loss == expected != before
+    del trainer
+    assert resume("run", steps=7).trainer.counters.best_loss == before
+    Path("run/best.safetensors").unlink()
+    assert resume("run", steps=200).trainer.counters.best_loss is None
+
+
+def test_a_longer_run_begins_afresh_where_it_reads_from_another_place_on(workplace):
+    for out, steps in (("run", 6), ("stopped", 4)):
+        stopped_after(start(["text.txt"], out=out, **QUICK), steps)
+    assert all(s.any() for s in resume("stopped").trainer.state)
+    assert not any(s.any() for s in resume("run", steps=9).trainer.state)
+
+
+def test_a_run_in_steps_that_goes_on_in_minutes_keeps_its_warm_up(workplace):
+    stopped_after(start(["text.txt"], out="run", **QUICK | {"steps": 300}), 4)
+    config = resume("run", minutes=0.1).trainer.config
+    assert (config.warmup, config.total_steps) == (15, None)
+
+
+def test_one_end_is_given_for_the_fall(workplace):
+    trained(start(["text.txt"], out="run", **QUICK))
+    with pytest.raises(ConfigError, match="decay_steps and decay_plan cannot both be given"):
+        resume("run", steps=9, decay_steps=2, decay_plan="7:9")
+
+
+def test_a_run_keeps_a_number_of_threads_that_is_not_tried_here(workplace, monkeypatch):
+    monkeypatch.setattr("charlm.training.run.thread_counts", lambda: [0, 1])
+    trained(start(["text.txt"], out="run", **QUICK | {"threads": None}))
+    monkeypatch.setattr("charlm.training.run.thread_counts", lambda: [2])
+    assert resume("run", steps=9).trainer.thread_choice.counts == [0, 2]
 
 
 def test_init_from_begins_with_the_weights_row_by_row(workplace):

@@ -58,6 +58,8 @@ def repeat_commands(checkpoint: "Checkpoint", cell_files: list[str]) -> list[str
     for before, after in itertools.pairwise(stages):
         old, new = _known_end(before), _known_end(after)
         changes = {name: new[name] for name in RESUMABLE if new[name] != old[name]}
+        if "steps" in changes:  # with which resume plans the fall anew, unless it is given
+            changes |= {n: new[n] for n in ("decay_steps", "decay_plan") if new[n] is not None}
         words = as_flags(changes | _compute(after))
         commands.append(_command(after, "resume", OUT, *words, *cells))
     return commands

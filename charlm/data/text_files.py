@@ -300,14 +300,15 @@ def survey(text: Iterable[str]) -> Survey:
     """Read the pieces of a text once."""
     digest = hashlib.sha256()
     counts = count_characters("")
-    looks_like_list: bool | None = None
-    repetitions: list[float] = []
+    first: list[str] = []  # pieces; millions of characters are enough to tell a list
+    repeated = looked_at = 0.0  # characters
     for piece in text:
-        if looks_like_list is None:
-            looks_like_list = is_list(piece)  # millions of characters are enough to tell
-        if len(repetitions) < REPETITIONS:
-            repetitions.append(repetition(piece))
+        if sum(map(len, first)) < CHUNK:
+            first.append(piece)
+        if looked_at < REPETITIONS * CHUNK:
+            repeated += repetition(piece) * len(piece)
+            looked_at += len(piece)
         counts += count_characters(piece)
         digest.update(piece.encode("utf-8", "surrogatepass"))
-    mean = float(np.mean(repetitions)) if repetitions else 0.0
-    return Survey(counts, digest.hexdigest(), bool(looks_like_list), mean)
+    share = repeated / max(1, looked_at)
+    return Survey(counts, digest.hexdigest(), is_list("".join(first)), share)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from charlm import checkpoint as checkpoints
 from charlm.checkpoint import Checkpoint
 from charlm.config import ComputeConfig, Counters, TrainConfig
@@ -17,6 +19,7 @@ from charlm.model.device import keep_memory
 from charlm.model.language_model import CharLM
 from charlm.training.run import Machine, Run, tuned_trainer
 from charlm.training.run_dir import RunDir
+from charlm.training.schedule import evaluated_length
 from charlm.training.trainer import Trainer
 
 
@@ -90,11 +93,16 @@ def resume(
             stages=found.stages,
         )
         trainer.restore(found)
+        if not _same_place(trainer, found.train_config):
+            trainer.state = trainer.initial_state()
         is_changed = _is_changed(found, trainer)
         if is_changed and found.counters.step > 0:
             trainer.stages = (*found.stages, found.last_stage())
         if is_changed or trainer.device.type != "cpu":
             trainer.counters = _with_best(trainer.counters, path.parent)
+        held_out, before = len(dataset.validation), found.train_config
+        if evaluated_length(before, held_out, trainer.chars_per_step) != trainer.evaluated_length:
+            trainer.counters = _measured_anew(trainer, path.parent)
         if first:
             run_dir.cut_metrics(found.counters.step)
         undo.pop_all()
@@ -157,6 +165,36 @@ def _with_best(counters: Counters, folder: Path) -> Counters:
     return replace(counters, best_loss=best.best_loss, best_step=best.best_step)
 
 
+def _measured_anew(trainer: Trainer, folder: Path) -> Counters:
+    """Return counters whose best loss is one on as many characters as evaluations read now.
+
+    A run of another length reads another part of what is held out, and a loss on an easier part
+    would never be reached again. Without its weights the best is unknown, and the next one counts.
+    """
+    counters = trainer.counters
+    if counters.best_loss is None:
+        return counters
+    try:
+        best = checkpoints.load(folder / "best.safetensors", model_only=True)
+    except CheckpointError:
+        return replace(counters, best_loss=None)
+    return replace(
+        counters, best_loss=trainer.validation_loss(best.weights, trainer.evaluated_length)
+    )
+
+
+def _same_place(trainer: Trainer, before: TrainConfig) -> bool:
+    """Return whether the next window follows the last one that was read.
+
+    The fall of the learning rate decides which windows are read in it, see ``data.batches``.
+    """
+    step = trainer.counters.step
+    planned, next_one = (
+        trainer.stream.window(step, config.fall).inputs for config in (before, trainer.config)
+    )
+    return np.array_equal(planned, next_one)
+
+
 def _check_unfinished(folder: Path, counters: Counters, config: TrainConfig) -> None:
     if config.total_steps is not None and counters.step >= config.total_steps:
         raise ConfigError(
@@ -180,11 +218,17 @@ def _extended(
             f"{argument('steps')} and {argument('minutes')} cannot both be given: one follows from "
             "the other"
         )
+    if changes["decay_steps"] is not None and changes["decay_plan"]:
+        raise ConfigError(
+            f"{argument('decay_steps')} and {argument('decay_plan')} cannot both be given: the one "
+            "is in place of the other"
+        )
     if steps is not None:
         steps = TrainConfig(steps=steps).steps  # checked before anything is computed from it
     given = {name: value for name, value in changes.items() if value is not None}
     if minutes is not None:
-        given = {"minutes": minutes, "steps": None, "decay_steps": None, "decay_plan": ""} | given
+        end = {"steps": None, "decay_steps": None, "decay_plan": "", "warmup_steps": config.warmup}
+        given = {"minutes": minutes} | end | given
     elif steps is not None:
         if config.decay:
             share = 1 - config.decay[0][0] / config.decay[-1][1]

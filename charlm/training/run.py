@@ -185,7 +185,7 @@ class Run:
                 raise OutOfTimeError
 
         try:
-            return self.trainer.evaluate_whole(weights, check)
+            return self.trainer.validation_loss(weights, on_progress=check)
         except OutOfTimeError:
             return None
 
@@ -257,5 +257,5 @@ def tuned_trainer(
         **record,
     )
     if free_threads and processes.size == 1 and device.type == "cpu":
-        trainer.thread_choice = ThreadChoice(sorted(thread_counts(), key=threads.__ne__))
+        trainer.thread_choice = ThreadChoice(list(dict.fromkeys([threads, *thread_counts()])))
     return trainer, seconds

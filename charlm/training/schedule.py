@@ -188,10 +188,11 @@ class TimePlan:
         if config.total_steps is None:
             if not self._is_measured and left > self.recent_seconds:
                 return config, None
-            wanted = config.decay_steps  # as the user gave it
+            wanted = config.decay_steps  # as the user gave it; a plan has a step at least
+            wanted = None if wanted is None else max(1, wanted)
             stale = (step - counters.best_step) / config.evaluation_interval
             if counters.best_loss is not None and stale >= PATIENCE:
-                end = min(end, step + (wanted or math.ceil(step * DECAY_SHARE)))
+                end = min(end, step + (math.ceil(step * DECAY_SHARE) if wanted is None else wanted))
                 self.most_steps = end
                 return self._planned(config, counters, end), "early stopping"
             half = left - last <= DECAY_SHARE * (seconds - last)
@@ -221,7 +222,8 @@ class TimePlan:
         start = step
         if not begun and (config.decay_steps is not None or config.decay):
             share = round(DECAY_SHARE * end)
-            start = max(step, end - (share if config.decay_steps is None else config.decay_steps))
+            wanted = share if config.decay_steps is None else max(1, config.decay_steps)
+            start = max(step, end - wanted)
         plan = config.decay_plan.split(",")[: len(begun)]
         every = self._interval_until(end, config, counters) if start == step else 0
         plan.append(f"{start}:{end}" + f":{every}" * bool(every))

@@ -236,7 +236,7 @@ def _plan_time(trainer: Trainer, seconds: float, left: float) -> list[str]:
     )
     if epochs * steps * seconds < left:
         trainer.most_interval = None if config.eval_every else interval
-        plan = f"{bounded.decay[0][0]}:{bounded.steps}"
+        plan = f"{min(bounded.decay[0][0], int(most) - 1)}:{bounded.steps}"
         trainer.config = replace(trainer.config, decay_plan=plan)
         return [f"{epochs} epochs, as so short a text would be memorised with more"]
     spent = 60 * config.minutes - left

@@ -98,7 +98,7 @@ class Trainer:
         self.optimizer = optim.make_optimizer(model, config)
         self.scaler = optim.make_scaler(self.device, enabled=self.in_float16)
         self.generator = torch.Generator(self.device)
-        self.state: State = self._initial_state()
+        self.state: State = self.initial_state()
         self.counters = Counters()
         # Of each step its number, its loss and norm, and on a GPU, which may be behind, an event.
         self.unread: collections.deque[tuple[int, Tensor, torch.cuda.Event | None]]
@@ -117,7 +117,7 @@ class Trainer:
         step = self.counters.step
         window = self.stream.window(step, self.config.fall)
         if window.restart:
-            self.state = self._initial_state()
+            self.state = self.initial_state()
         self.generator.manual_seed(_mixed(self.config.seed, step))
         for group in self.optimizer.param_groups:
             group["lr"] = optim.learning_rate(step, self.config)
@@ -182,7 +182,7 @@ class Trainer:
         Raises:
             DivergenceError: if the model's predictions are NaN or infinite.
         """
-        loss = self._validation_loss(self.evaluated_length)
+        loss = self.validation_loss(length=self.evaluated_length)
         self.counters = replace(self.counters, loss_sum=0.0, loss_count=0)
         if self.counters.best_loss is None or loss < self.counters.best_loss:
             self.counters = replace(
@@ -190,30 +190,29 @@ class Trainer:
             )
         return loss
 
-    def evaluate_whole(
-        self, weights: Tensors | None = None, on_progress: ProgressCallback = no_progress
+    def validation_loss(
+        self,
+        weights: Tensors | None = None,
+        length: int | None = None,
+        on_progress: ProgressCallback = no_progress,
     ) -> float:
-        """Return the validation loss of all that is held out, of this model or of other weights."""
-        if weights is None:
-            return self._validation_loss(len(self.dataset.validation), on_progress)
-        own = self.model.weights()
-        self.model.load_weights(weights)
+        """Return the loss of this model, or of other weights, on the first characters or all."""
+        own = None if weights is None else self.model.weights()
+        part, end = self.dataset.validation[:length], self.dataset.line_end
         try:
-            return self._validation_loss(len(self.dataset.validation), on_progress)
+            if weights is not None:
+                self.model.load_weights(weights)
+            with torch_threads(self.thread_choice.usual):
+                found = evaluate(self.model, part, line_end=end, on_progress=on_progress)
+                return self.processes.broadcast(found.nats_per_char)
         finally:
-            self.model.load_weights(own)
-
-    def _validation_loss(self, length: int, on_progress: ProgressCallback = no_progress) -> float:
-        part = self.dataset.validation[:length]
-        with torch_threads(self.thread_choice.usual):
-            end = self.dataset.line_end
-            found = evaluate(self.model, part, line_end=end, on_progress=on_progress)
-            return self.processes.broadcast(found.nats_per_char)
+            if own is not None:
+                self.model.load_weights(own)
 
     @property
     def evaluated_length(self) -> int:
         """How many of the held-out characters an evaluation on the way reads."""
-        return evaluated_length(self.config, len(self.dataset.validation), self._chars_per_step)
+        return evaluated_length(self.config, len(self.dataset.validation), self.chars_per_step)
 
     @property
     def finished(self) -> bool:
@@ -225,7 +224,7 @@ class Trainer:
         """Train to the end, yielding after every step, and evaluate on the way."""
         began = time.perf_counter()
         before = self.counters
-        held_out, per_step = len(self.dataset.validation), self._chars_per_step
+        held_out, per_step = len(self.dataset.validation), self.chars_per_step
         plan = TimePlan(self.config, self.counters, held_out, per_step, self.most_interval)
         while not self.finished:
             step_began = time.perf_counter()
@@ -258,7 +257,7 @@ class Trainer:
                 is_best=self.counters.best_loss != best_before,
                 grad_norm=self.grad_norm,
                 learning_rate=optim.learning_rate(step - 1, self.config),
-                chars_per_second=self._chars_per_step * (step - before.step) / max(spent, 1e-9),
+                chars_per_second=self.chars_per_step * (step - before.step) / max(spent, 1e-9),
                 seconds=self.counters.seconds,
                 seconds_left=plan.seconds_left(self.config, self.counters),
                 best_step=self.counters.best_step,
@@ -355,7 +354,8 @@ class Trainer:
         self.counters = checkpoint.counters
         optim.restore_scale(self.scaler, self.counters.loss_scale, self.counters.scaled_steps)
 
-    def _initial_state(self) -> State:
+    def initial_state(self) -> State:
+        """Return the state that the lanes of this process begin in."""
         return self.model.initial_state(self.lanes.stop - self.lanes.start)
 
     @property
@@ -363,7 +363,8 @@ class Trainer:
         return list(self.model.config.state_shapes(1))
 
     @property
-    def _chars_per_step(self) -> float:
+    def chars_per_step(self) -> float:
+        """How many characters a step reads, in the mean."""
         return self.stream.characters / self.stream.windows_per_epoch
 
     def _tensor(self, ids: np.ndarray) -> Tensor:
