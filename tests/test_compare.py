@@ -15,9 +15,9 @@ from charlm import checkpoint as checkpoints
 from charlm.cells import CELLS
 from charlm.cells.gru import GRU
 from charlm.config import CompareConfig, ModelConfig
-from charlm.errors import CharlmError, DivergenceError
+from charlm.errors import CharlmError, ConfigError, DivergenceError
 from charlm.insight import gradients, memory
-from charlm.training import figures
+from charlm.training import autotune, figures
 from charlm.training.comparison import Comparison
 from charlm.training.comparison_plan import sized
 from charlm.training.trainer import Trainer
@@ -49,6 +49,28 @@ def compared(config=None, **options):
 
 def contents(folder):
     return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_nothing_is_chosen_for_the_cell_of_one_backbone(workplace):
+    comparison = Comparison.open(["text.txt"], CompareConfig(), out="all", steps=3)
+    notices = " ".join(comparison.document["notices"])
+    comparison.release()
+    assert "hidden_size" in notices
+    assert "coupled_gates" not in notices
+
+
+def test_a_backbone_that_cannot_be_computed_is_found_before_any_is_trained(workplace, monkeypatch):
+    timed = autotune.seconds_per_window
+
+    def seconds(model, *rest, **sizes):
+        if model.config.backbone == "lstm":
+            raise ConfigError("this machine cannot train it")
+        return timed(model, *rest, **sizes)
+
+    monkeypatch.setattr(autotune, "seconds_per_window", seconds)
+    with pytest.raises(ConfigError, match="cannot train it"):
+        Comparison.open(["text.txt"], CompareConfig(backbones="rnn,lstm"), out="all", **QUICK)
+    assert not Path("all").exists()
 
 
 def test_all_backbones_are_trained_alike_and_are_ordinary_runs(run):

@@ -359,9 +359,10 @@ def test_the_bits_are_the_same_under_other_conditions():
     assert len(found) == 1
 
 
-def test_a_model_of_items_is_evaluated_in_whole_numbers():
+@pytest.mark.parametrize("last", ["\n", ""])
+def test_a_model_of_items_is_evaluated_in_whole_numbers(last):
     lm = lm_of("gru", items=True)
-    text = "abc\nhg\nfedcba\na\n"
+    text = "abc\nhg\nfedcba\na" + last
     exact = lm.exact()
     one, other = (evaluate_checkpoint(m.checkpoint, "", text) for m in (exact, lm))
     assert (one.items, one.characters) == (other.items, other.characters) == (4, len(text))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, ROOT, tiny_config, words
+from conftest import BACKBONES, QUICK, ROOT, tiny_config, words
 
 from charlm import checkpoint as checkpoints
 from charlm.api import LanguageModel
@@ -22,7 +22,9 @@ from charlm.data.text_files import survey
 from charlm.data.tokenizer import CharTokenizer
 from charlm.errors import ConfigError, CorpusError
 from charlm.evaluation.loss import evaluate
+from charlm.evaluation.texts import text_to_score
 from charlm.model.language_model import CharLM
+from charlm.training.start import start
 from charlm.training.trainer import Trainer
 
 
@@ -67,6 +69,18 @@ def test_a_text_is_no_list(path, pytestconfig):
     text = (pytestconfig.rootpath / path).read_text()
     assert not is_list(text)
     assert not is_list(text[:10_000])
+
+
+def test_what_is_held_out_is_the_same_wherever_rare_characters_are_one_symbol(tmp_path):
+    lines = [name + chr(0xC0 + k % 60) * (k % 4 == 0) for k, name in enumerate(names(400))]
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    trainer = start([path], out=tmp_path / "run", items=True, min_count=10, **QUICK).trainer
+    assert trainer.dataset.tokenizer.unknown
+    parts = text_to_score(trainer.checkpoint(), None, held_out=True)
+    found = map(trainer.dataset.tokenizer.encode, parts)
+    for one, other in zip(found, (trainer.dataset.train, trainer.dataset.validation), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_all_files_tell_whether_a_text_is_a_list():

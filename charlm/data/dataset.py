@@ -146,6 +146,7 @@ def reopen(
 def find_training_part(
     files: tuple[str, ...],
     expected: str,
+    tokenizer: CharTokenizer,
     *,
     characters: int,
     validation_fraction: float,
@@ -156,6 +157,7 @@ def find_training_part(
     Args:
         files: where the text was.
         expected: its fingerprint.
+        tokenizer: of the run.
         characters: its length.
         validation_fraction: the share that was held out.
         items: whether it was learned as a list.
@@ -170,13 +172,16 @@ def find_training_part(
         return ""
     if fingerprint(text) != expected:
         return ""
-    return split_text(text, validation_fraction, items=items)[0]
+    return split_text(text, validation_fraction, tokenizer, items=items)[0]
 
 
-def split_text(text: str, validation_fraction: float, *, items: bool) -> tuple[str, str]:
+def split_text(
+    text: str, validation_fraction: float, tokenizer: CharTokenizer, *, items: bool
+) -> tuple[str, str]:
     """Return the training part of a text, or of a list, and the part that is held out."""
     if items:
-        return split_items(text, validation_fraction)
+        as_read = tokenizer.decode(tokenizer.encode(text)) if tokenizer.unknown else None
+        return split_items(text, validation_fraction, as_read)
     cut = training_length(len(text), validation_fraction)
     return text[:cut], text[cut:]
 

@@ -55,19 +55,28 @@ def _in_order(lines: list[str]) -> float:
     return sum(1 for one, other in pairs if one <= other) / (len(lines) - 1)
 
 
-def split_items(text: str, validation_fraction: float) -> tuple[str, str]:
+def split_items(
+    text: str, validation_fraction: float, as_read: str | None = None
+) -> tuple[str, str]:
     """Return the items to train on and those held out, each with a line end behind it.
 
     Which are held out, and in which order they stand, is a function of the items alone: equal ones
     are on the same side, and an item stays where it is when others are added.
 
+    Args:
+        text: the list.
+        validation_fraction: the share to hold out.
+        as_read: the text as the model reads it, where rare characters are one symbol; the items
+            are told apart by that.
+
     Raises:
         CorpusError: if either part is empty.
     """
     train, held_out = [], []
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    for line, read in zip(lines, lines if as_read is None else as_read.split("\n"), strict=True):
         if line:
-            place = zlib.crc32(line.encode("utf-8", "surrogatepass")) / 2**32
+            place = zlib.crc32(read.encode("utf-8", "surrogatepass")) / 2**32
             if place < validation_fraction:
                 held_out.append((place, line))
             else:

@@ -46,12 +46,13 @@ def text_to_score(
         raise CorpusError("no text file was given")
     text = _own_text(checkpoint) if several is None else read_text(several)
     if files is None or held_out:  # with the training's text itself before it, whatever its name is
-        return split_text(text, fraction, items=items)
+        return split_text(text, fraction, checkpoint.tokenizer, items=items)
     if fingerprint(text) == source.fingerprint:
         return "", text  # a text that was trained on itself has nothing before it
     past = find_training_part(
         source.files,
         source.fingerprint,
+        checkpoint.tokenizer,
         characters=source.characters,
         validation_fraction=fraction,
         items=items,
@@ -135,7 +136,7 @@ def _mixed(result: Evaluation, other: Chances) -> Evaluation:
     if result.nats is None:
         return result
     own = np.exp(-result.nats[: len(other)].astype(np.float64))
-    nats = -float(np.log(mixture(own, other)).mean())
+    nats = abs(float(np.log(mixture(own, other)).mean()))  # never minus zero
     return replace(result, mixed=Evaluation(nats, len(other)))
 
 
@@ -152,5 +153,6 @@ def _evaluate_exactly(
         return Evaluation(float(nats.mean(dtype=np.float64)), len(nats), nats=nats)
     rows = Rows.of(ids, end)
     whole = ids if ids[-1] == end else np.append(ids, end).astype(ids.dtype)
-    nats = score(engine, whole, read(engine, np.array([end])), on_progress)
+    # The end of a last item without one is read, as all ends are, and not scored.
+    nats = score(engine, whole, read(engine, np.array([end])), on_progress)[: len(ids)]
     return Evaluation(float(nats.mean(dtype=np.float64)), len(nats), len(rows.lengths))

@@ -38,7 +38,7 @@ def begun(
     """Choose what all runs of a new comparison have in common; return its document.
 
     The settings are those that the default backbone would be trained with, but for the attention:
-    recurrences are compared by themselves, unless it is asked for.
+    recurrences are compared by themselves, unless it is asked for, and for the options of its cell.
     """
     names, options = config.backbone_names, option_names()
     cells = [variant(name)["backbone"] for name in names]
@@ -49,7 +49,7 @@ def begun(
             )
     apart = (*options, *ComputeConfig.names())
     shared = {name: value for name, value in settings.items() if name not in apart}
-    shared.setdefault("attention", 0)
+    shared = {"attention": 0, **ModelConfig().cell_options, **shared}
     tokenizer, model, train, notices = choose_settings(found, shared, machine)
     budget = next(name for name in BUDGETS if getattr(train, name) is not None)
     own = ("backbone", "seed", *options, *BUDGETS)
@@ -108,8 +108,8 @@ def _precision(
 ) -> str:
     """Return the precision in which all models together train fastest on this machine."""
     candidates = autotune.candidates(machine.compute, machine.device, threads=0)
-    if len(candidates) == 1:
-        return candidates[0].precision
+    if len(candidates) == 1:  # it is tried all the same: not every cell can be trained in it
+        rounds = 1
     total = dict.fromkeys(candidates, 0.0)
     for config in models:
         seconds = autotune.seconds_per_window(
