@@ -4,6 +4,7 @@ Also: several threads at once, a running event loop, and what a notebook shows.
 """
 
 import asyncio
+import copy
 import math
 import pickle
 import threading
@@ -182,6 +183,12 @@ def test_a_model_can_be_sent_to_another_process():
     lm = charlm.load(LSTM, unknown="skip")
     again = pickle.loads(pickle.dumps(lm))
     assert again.generate("The ï", length=9, seed=1) == lm.generate("The ", length=9, seed=1)
+
+
+def test_a_model_in_whole_numbers_is_copied_and_sent_too():
+    lm = golden("lstm").exact()
+    for again in (pickle.loads(pickle.dumps(lm)), copy.deepcopy(lm)):
+        assert again.generate("The ", length=9, seed=1) == lm.generate("The ", length=9, seed=1)
 
 
 def test_all_works_within_a_running_event_loop():

@@ -95,6 +95,13 @@ def test_random_numbers_are_those_of_the_paper_and_a_function_of_their_place():
     assert (random.uniform(2**63 - 1, [0], 0, 9) != random.uniform(2**31 - 1, [0], 0, 9)).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_least_temperatures_take_the_likeliest():
+    for scale in (1e29, 1e31, 1e300, math.inf):
+        weights = functions.weights(np.array([0.0, 2.0**-20, 3.0]), scale)
+        assert weights.tolist() == [2.0**functions.WEIGHT_BITS, 0, 0]
+
+
 def test_random_numbers_are_uniform():
     """Chi square over 64 bins: a right generator fails with probability 1e-6."""
     numbers = random.uniform(1, range(64), 0, 1000).ravel()

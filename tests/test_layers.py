@@ -1,10 +1,14 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from conftest import EVERY, LINEAR, B, E, H, L, T, tiny_config
 
 from charlm.cells import LSTM
+from charlm.cells.base import LinearCell
 from charlm.cells.lstm import CELL_CLIP
 from charlm.model import fused as fused_loops
+from charlm.model.fused.linear import linear_loop
 from charlm.model.layers import Backbone, drop_connect, locked_dropout
 
 
@@ -151,6 +155,29 @@ def test_state_has_one_form(name, variant):
     attention = [(1, B, 64), (1, B, 9, 64), (1, B, 9, 64)] if variant == "attention" else []
     assert [s.shape for s in state] == [(L, B, H)] * len(recurrent) + attention
     assert not any(s.any() for s in state)
+
+
+def test_a_linear_cell_may_have_one_decay_for_all_steps():
+    @dataclass(frozen=True, kw_only=True)
+    class Average(LinearCell):
+        def project(self, x, w):
+            return x
+
+        def activations(self, xp, projected, state, w):
+            return {"n": projected}
+
+        def terms(self, xp, a, w):
+            return w["decay"], a["n"]
+
+    x = torch.randn(B, T, H, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    w = {"decay": torch.linspace(0.1, 0.9, H, dtype=torch.float64, requires_grad=True)}
+    h, outputs = torch.ones(B, H, dtype=torch.float64), []
+    y, _ = linear_loop(Average())(x, (h,), w)
+    for x_t in x.unbind(1):
+        (h,) = Average().step(torch, x_t, (h,), w)
+        outputs.append(h)
+    assert_close([y], [torch.stack(outputs, dim=1)])
+    assert_close(*(torch.autograd.grad(s.sum(), w["decay"]) for s in (y, torch.stack(outputs))))
 
 
 def test_dropout_keeps_a_mask_over_the_window_and_the_mean():

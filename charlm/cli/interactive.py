@@ -5,6 +5,7 @@ a slash are commands.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import typing
@@ -153,7 +154,7 @@ class Session:
         """
         from charlm.files import check_name, write_atomically
 
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # noqa: PTH111  # of nobody it is left as it is
         check_name(path)
         try:
             if path.exists() and path.resolve() not in self.saved:

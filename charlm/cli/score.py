@@ -169,6 +169,8 @@ def _print_ranked(
         read = {n: lm.readable(line) for n, line in enumerate(text.split("\n"), start=1)}
         lines = {number: line for number, line in read.items() if line}
         if lm.config.items:  # side by side, each with its line end
+            # A character may be read as a line end, and stands for a space then.
+            lines = {number: line.replace("\n", " ") for number, line in lines.items()}
             whole = scored(file, "".join(f"{line}\n" for line in lines.values()))
             items = zip(lines, _by_line(whole), strict=True)
             found += [replace(item, line=number) for number, item in items]

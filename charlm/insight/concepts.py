@@ -70,7 +70,7 @@ def concepts(text: str, patterns: Iterable[str] = ()) -> list[Concept]:
     for pattern in patterns:
         try:
             compiled = re.compile(pattern, re.MULTILINE)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ConfigError(
                 f"{argument('concept', pattern)} is not a regular expression: {error}"
             ) from None

@@ -58,7 +58,8 @@ def find_unit(word: str, config: ModelConfig) -> Unit:
     arrays = unit_arrays(config)
     layer, _, rest = word.partition(".")
     array, _, index = rest.partition(".")
-    numbers = layer.isdecimal() and index.isdecimal() and array in arrays
+    short = len(word) < 100  # else Python does not make a number of it
+    numbers = short and layer.isdecimal() and index.isdecimal() and array in arrays
     if not numbers or not 1 <= int(layer) <= config.num_layers or int(index) >= config.hidden_size:
         raise ConfigError(
             f"{argument('unit', word)} names no unit of this model: write LAYER.ARRAY.NUMBER with "

@@ -63,4 +63,5 @@ def _room(arrays: list[Floats], bound: int) -> float:
         sizes[rows] = sizes.get(rows, MARGIN) + size
     if max(size.max() for size in sizes.values()) > LARGEST_SUM:
         return 1.0
-    return min(float((EXACT_SUM * unit / sizes[rows]).min()) for rows, unit in units.items())
+    room = (float((EXACT_SUM * unit / sizes[rows]).min()) for rows, unit in units.items())
+    return min(room, default=EXACT_SUM)  # of a cell without a matrix

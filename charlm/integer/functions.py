@@ -19,6 +19,7 @@ STEPS = 1024  # entries of a table for each unit of its argument
 TANH_LIMIT = 8  # beyond it tanh is that of the limit
 CENTER = TANH_LIMIT * STEPS + 0.5  # the place of 0, with the half that makes a cast round
 WEIGHT_BITS = 30  # exp(0) is 2 ** WEIGHT_BITS
+LARGEST_SCALE = 1e30  # of logits: it leaves the likeliest alone, and no gap times it overflows
 EXP_LIMIT = 21  # exp(-x) beyond it is 0: less than half of a unit
 
 # ln 2 in two parts: products of the first with small whole numbers are exact.
@@ -111,9 +112,10 @@ def weights(gaps: Doubles, scale: float = 1.0) -> Doubles:
 
     Args:
         gaps: not below 0; they are overwritten.
-        scale: the reciprocal of a temperature.
+        scale: the reciprocal of a temperature; beyond ``LARGEST_SCALE`` it is that.
     """
-    gaps *= STEPS * scale
+    gaps *= STEPS * min(scale, LARGEST_SCALE)
     gaps += 0.5
     np.minimum(gaps, EXP_LIMIT * STEPS, out=gaps)
-    return EXP.take(gaps.astype(np.intp))
+    with np.errstate(invalid="ignore"):  # NaN is told of by who looks at the predictions
+        return EXP.take(gaps.astype(np.intp), mode="clip")

@@ -58,6 +58,8 @@ class Matrix:
         return self.parts[key]
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by copy and pickle
+            raise AttributeError(name)
         raise ConfigError(f"in whole numbers a cell may use a matrix as x @ w.T only, not {name}")
 
 

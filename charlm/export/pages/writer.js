@@ -32,6 +32,8 @@ function largest(values) {
   return values.reduce((most, value) => Math.max(most, value), -Infinity);
 }
 
+const LARGEST_SCALE = 1e30; // it leaves the likeliest alone, and no gap times it overflows
+
 /** Return whole numbers (V) in proportion to which the next character is drawn. */
 function weightsOf(logits, { temperature, topK, topP }) {
   const best = largest(logits);
@@ -41,7 +43,7 @@ function weightsOf(logits, { temperature, topK, topP }) {
     weights[logits.indexOf(best)] = 1;
     return weights;
   }
-  const scale = 1 / temperature;
+  const scale = Math.min(1 / temperature, LARGEST_SCALE);
   for (let i = 0; i < logits.length; i++) {
     const place = Math.min((best - logits[i]) * scale * TABLE_STEPS + 0.5, EXP.length - 1);
     weights[i] = EXP[Math.floor(place)];

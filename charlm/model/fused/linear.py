@@ -44,7 +44,8 @@ def linear_loop(cell: LinearCell) -> Loop:
     def loop(x: Tensor, state: State, w: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         (h,) = state
         projected = cell.project(x.transpose(0, 1), w).to(h.dtype)  # (T, B, P)
-        decay, increment = cell.terms(torch, cell.activations(torch, projected, (), w), w)
+        terms = cell.terms(torch, cell.activations(torch, projected, (), w), w)
+        decay, increment = torch.broadcast_tensors(*terms)  # a decay may be one for all steps
         y = LinearWindow.apply(decay, increment, h)  # type: ignore[no-untyped-call]
         return y.transpose(0, 1), (y[-1],)
 
