@@ -77,6 +77,10 @@ def test_a_model_reads_every_text_in_the_way_that_it_was_loaded_for():
         lm.score("漢")
     assert near.score("“café” 漢").tolist() == lm.score('"cafe" ').tolist()
     assert skip.score("“café” 漢").tolist() == lm.score("caf ").tolist()
+    # A text that can never be drawn stops nothing, and does not become a shorter one.
+    assert skip.generate("h", length=30, seed=1, stop=("e漢",)) == lm.generate(
+        "h", length=30, seed=1
+    )
     settings = {"length": 200, "seed": 1}
     text = near.generate("Café", stop=("é",), allow=("ábcdé ",), **settings)
     assert text == lm.generate("Cafe", stop=("e",), allow=("abcde ",), **settings)

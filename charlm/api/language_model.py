@@ -207,7 +207,9 @@ class LanguageModel(ReadingModel):
             CharlmError: see :meth:`stream`.
         """
         config = seeded(config)
-        stop, allow = (tuple(map(self.readable, texts)) for texts in (config.stop, config.allow))
+        read = [[self.readable(character) for character in text] for text in config.stop]
+        stop = tuple("".join(parts) for parts in read if all(parts))  # others are never drawn
+        allow = tuple(map(self.readable, config.allow))
         config = replace(config, stop=stop, allow=allow)
         for name, texts in (("stop", stop), ("allow", allow)):
             for text in texts:  # what is not known is never drawn

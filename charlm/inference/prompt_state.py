@@ -117,7 +117,8 @@ def load(path: Path, config: ModelConfig, vocab_size: int, fingerprint: str) -> 
     def shapes_for(document: Document) -> Shapes:
         if document["model"] != fingerprint:
             raise CheckpointError(
-                f"the {KIND} {path} is of another model: load it with the run that saved it"
+                f"the {KIND} {path} is of another model: load it with the run that saved it, in "
+                "whole numbers only if that was"
             )
         return _shapes(config, vocab_size)
 
