@@ -44,6 +44,15 @@ def test_chunks_give_what_one_chunk_gives(count, memory):
     assert (begin[0] == 3.0).all()
 
 
+@pytest.mark.parametrize("memory", [0.0, 0.9, 0.99, 0.999, 1.0])
+def test_chunks_give_the_bits_of_one_chunk_where_they_are_promised(memory):
+    reader, begin = Decaying(7003, memory), (np.full((2, 1, 3), 3.0),)
+    alone, end = read_chunked(reader, 7003, begin, batch_size=1)
+    values, after = read_chunked(reader, 7003, begin, batch_size=5, to_the_bit=True)
+    np.testing.assert_array_equal(values, alone)
+    np.testing.assert_array_equal(after[0], end[0])
+
+
 def test_a_chunk_is_read_again_only_until_it_meets_what_was_read():
     reader = Decaying(40_003, 0.99)  # after the warm-up 0.006 of what was before is left
     begin = (np.full((2, 1, 3), 3.0),)

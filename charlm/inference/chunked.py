@@ -53,7 +53,13 @@ class Reader(Protocol):
 
 
 def read_chunked(
-    reader: Reader, count: int, state: State, *, batch_size: int = 32, attention: int = 0
+    reader: Reader,
+    count: int,
+    state: State,
+    *,
+    batch_size: int = 32,
+    attention: int = 0,
+    to_the_bit: bool = False,
 ) -> tuple[Floats, State]:
     """Read the first ``count`` characters of a text.
 
@@ -64,6 +70,8 @@ def read_chunked(
         attention: over how many characters a state holds what it has read as it was. The warm-up is
             longer by so many.
         batch_size: the most chunks read side by side; fewer on a text that is short.
+        to_the_bit: whether the result is that of one chunk to the last bit, as it is promised of
+            whole numbers, and not within the tolerances.
 
     Returns:
         The value for each character (count,), and the state after the last one.
@@ -74,7 +82,9 @@ def read_chunked(
     warm_up = WARM_UP + attention
     chunks = max(1, min(batch_size, count // (2 * warm_up)))
     length = count // chunks
-    values, state = _read_chunks(reader, np.arange(chunks) * length, length, state, warm_up)
+    tolerances = (0.0, 0.0) if to_the_bit else (STATE_TOLERANCE, VALUE_TOLERANCE)
+    starts = np.arange(chunks) * length
+    values, state = _read_chunks(reader, starts, length, state, warm_up, tolerances)
     rest = count - chunks * length
     if rest == 0:
         return values.ravel(), state
@@ -83,7 +93,12 @@ def read_chunked(
 
 
 def _read_chunks(
-    reader: Reader, starts: NDArray[np.intp], length: int, state: State, warm_up: int
+    reader: Reader,
+    starts: NDArray[np.intp],
+    length: int,
+    state: State,
+    warm_up: int,
+    tolerances: tuple[float, float],
 ) -> tuple[Floats, State]:
     """Return a value for each character (B, length), and the state in which the last chunk ends."""
     chunks = len(starts)
@@ -99,7 +114,7 @@ def _read_chunks(
         values[:, first:last], after = reader.read(starts + first, last - first, states[-1])
         states.append(after)
     with contextlib.suppress(OutOfTimeError):
-        _read_again(reader, starts, pieces, values, probes, states)
+        _read_again(reader, starts, pieces, values, probes, states, tolerances)
     return values, _pick(states[-1], np.array([chunks - 1]))
 
 
@@ -110,6 +125,7 @@ def _read_again(
     values: Floats,
     probes: Floats,
     states: list[State],
+    tolerances: tuple[float, float],
 ) -> None:
     """Read chunks again until all begin where the one before ends, and change what is found.
 
@@ -120,11 +136,13 @@ def _read_again(
         values: of all characters (B, length).
         probes: the last values before each chunk but the first one, by the state it begins with.
         states: at the edges of the pieces, arrays (L, B, ...).
+        tolerances: by how much states and values of chunks that meet may differ.
     """
     for _ in range(1, len(starts)):  # chunk k is right after k rounds at the latest
         expected = values[:-1, -PROBE:]
         before = tuple(s[:, :-1] for s in states[-1])
-        differs = _differ(tuple(s[:, 1:] for s in states[0]), before, probes, expected)
+        begun = tuple(s[:, 1:] for s in states[0])
+        differs = _differ(begun, before, probes, expected, tolerances)
         wrong = 1 + np.flatnonzero(differs)
         if len(wrong) == 0:
             break
@@ -137,7 +155,8 @@ def _read_again(
             probe = slice(max(first, last - PROBE), last)
             old = values[wrong, probe]
             values[wrong, first:last], now = reader.read(starts[wrong] + first, last - first, now)
-            differs = _differ(_pick(states[edge + 1], wrong), now, old, values[wrong, probe])
+            found = _pick(states[edge + 1], wrong)
+            differs = _differ(found, now, old, values[wrong, probe], tolerances)
             wrong, now = wrong[differs], _pick(now, differs)
             if len(wrong) == 0:
                 break
@@ -162,9 +181,12 @@ def _edges(length: int) -> list[int]:
     return [*edges, length]
 
 
-def _differ(one: State, other: State, values: Floats, others: Floats) -> NDArray[np.bool_]:
+def _differ(
+    one: State, other: State, values: Floats, others: Floats, tolerances: tuple[float, float]
+) -> NDArray[np.bool_]:
     """Return which chunks differ in their state (L, B, ...) or their values (B, N), or are NaN."""
     gaps = [np.abs(a - b).max(axis=(0, *range(2, a.ndim))) for a, b in zip(one, other, strict=True)]
     effects = np.abs(values - others).mean(axis=1)
-    same = (np.max(gaps, axis=0) <= STATE_TOLERANCE) & (effects <= VALUE_TOLERANCE)
+    of_states, of_values = tolerances
+    same = (np.max(gaps, axis=0) <= of_states) & (effects <= of_values)
     return ~same  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ has only V values, so it is a table (V, P). How a layer is stepped is in
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class Engine:
         implementation: ``"fused"`` for the kernel of the cell, if it has one; ``"reference"`` for
             its equations.
     """
+
+    exact: ClassVar[bool] = False  # whether the same bits are promised however a text is read
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ def read(
         ids, state = ids[last:], engine.initial_state(1)
     with silent():
         reader = _EngineReader(engine, ids, on_progress, scored=False)
-        _, state = read_chunked(reader, len(ids) - 1, state, attention=engine.config.attention)
+        _, state = _read_chunked(reader, state)
         stepper = engine.stepper(state)
         logits = stepper.step(ids[-1:])[0].copy()
     on_progress(1)
@@ -71,12 +71,22 @@ def score(
         with silent():
             nats[0] = engine.surprisal(before.logits, ids[0])
             reader = _EngineReader(engine, ids, on_progress, scored=True)
-            nats[1:], _ = read_chunked(
-                reader, len(ids) - 1, before.state, attention=engine.config.attention
-            )
+            nats[1:], _ = _read_chunked(reader, before.state)
         on_progress(1)
         check_finite(nats)
     return nats
+
+
+def _read_chunked(reader: "_EngineReader", state: State) -> tuple[Floats, State]:
+    """Read all of a text but its last character, which nothing follows; see ``read_chunked``."""
+    engine = reader.engine
+    return read_chunked(
+        reader,
+        len(reader.ids) - 1,
+        state,
+        attention=engine.config.attention,
+        to_the_bit=engine.exact,
+    )
 
 
 def _score_items(

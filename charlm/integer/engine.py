@@ -44,6 +44,8 @@ class ExactEngine(Engine):
         ConfigError: if its layers are too wide for exact sums, or its cell uses what is not exact.
     """
 
+    exact = True
+
     def __init__(
         self,
         config: ModelConfig,
