@@ -248,6 +248,33 @@ class Elementwise(Cell):
         return (w["own"] * h + 3 * getattr(xp, self.function)(projected),)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Diagonal(Cell):
+    """A cell without any matrix; its input is as wide as its state."""
+
+    def parameters(self, input_size, hidden_size):
+        return {"own": Parameter((hidden_size,), (0.9,))}
+
+    def project(self, x, w):
+        return x
+
+    def step(self, xp, projected, state, w):
+        return (xp.tanh(projected + w["own"] * state[0]),)
+
+
+def test_a_cell_without_a_matrix_runs_in_whole_numbers(monkeypatch):
+    monkeypatch.setitem(CELLS, "diagonal", Diagonal)
+    config, weights = weights_of(
+        "diagonal", num_layers=1, scale=1.0, embedding_size=11, hidden_size=11
+    )
+    engines = ExactEngine(config, weights), Engine(config, weights)
+    steppers = [engine.stepper(engine.initial_state(9)) for engine in engines]
+    ids = ids_of(20, 9)
+    for t in range(20):
+        one, other = (stepper.step(ids[:, t]) for stepper in steppers)
+    assert np.abs(one - other).max() < 0.03 * np.abs(other).max()
+
+
 def test_any_cell_runs_in_whole_numbers_or_says_what_it_may_not_use(monkeypatch):
     monkeypatch.setitem(CELLS, "elementwise", Elementwise)
     config, weights = weights_of("elementwise", num_layers=2, scale=1.0)

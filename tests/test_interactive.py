@@ -166,6 +166,11 @@ def test_slashes_and_line_ends_can_be_typed(game):
     assert "The end.\n" in game.session.current.text
 
 
+def test_nobody_has_no_folder_to_save_to(game, capsys, workplace):
+    game.enter("/save ~nosuchuser/x.txt")
+    assert "~nosuchuser" in capsys.readouterr().err
+
+
 def test_save_writes_the_text_and_overwrites_nothing_else(game, capsys, workplace):
     game.enter("The sea ")
     game.enter("/save text.txt")
