@@ -30,7 +30,7 @@ from charlm.files import (
     shell_command,
 )
 
-REPETITIONS = 16  # pieces of a text that are searched for them
+REPETITIONS = 16  # times CHUNK characters of a text are searched for them
 CHUNK = 1 << 22  # bytes of a file in memory at a time
 
 TEXT_SUFFIXES = (".txt", ".md")  # of the files that a folder stands for
@@ -301,9 +301,9 @@ def survey(text: Iterable[str]) -> Survey:
     digest = hashlib.sha256()
     counts = count_characters("")
     first: list[str] = []  # pieces; millions of characters are enough to tell a list
-    repeated = looked_at = 0.0  # characters
+    repeated, looked_at = 0.0, 0  # characters
     for piece in text:
-        if sum(map(len, first)) < CHUNK:
+        if looked_at < CHUNK:
             first.append(piece)
         if looked_at < REPETITIONS * CHUNK:
             repeated += repetition(piece) * len(piece)

@@ -107,11 +107,7 @@ def choose_configs(
             f"{' and '.join(map(argument, lengths))} cannot both be given: one follows from the "
             "other"
         )
-    if given.get("decay_steps") is not None and given.get("decay_plan"):
-        raise ConfigError(
-            f"{argument('decay_steps')} and {argument('decay_plan')} cannot both be given: the one "
-            "is in place of the other"
-        )
+    refuse_two_falls(given)
     asked = TrainConfig(**_part(TrainConfig, given))
     model = _model_config(given)
     if readable is None:
@@ -154,6 +150,15 @@ def choose_configs(
         notices.insert(0, f"for a text of {num_characters:,} characters: {words}")
     settings = chosen | given | ({"items": True} if items else {})
     return _model_config(settings), TrainConfig(**_part(TrainConfig, settings)), notices
+
+
+def refuse_two_falls(given: dict[str, Any]) -> None:
+    """Raise ConfigError for settings that tell in two ways when the learning rate falls."""
+    if given.get("decay_steps") is not None and given.get("decay_plan"):
+        raise ConfigError(
+            f"{argument('decay_steps')} and {argument('decay_plan')} cannot both be given: the one "
+            "is in place of the other"
+        )
 
 
 def presets(

@@ -17,6 +17,7 @@ from charlm.errors import CheckpointError, ConfigError, argument
 from charlm.files import PathLike, ProgressCallback, no_progress
 from charlm.model.device import keep_memory
 from charlm.model.language_model import CharLM
+from charlm.training.presets import refuse_two_falls
 from charlm.training.run import Machine, Run, tuned_trainer
 from charlm.training.run_dir import RunDir
 from charlm.training.schedule import evaluated_length
@@ -218,11 +219,7 @@ def _extended(
             f"{argument('steps')} and {argument('minutes')} cannot both be given: one follows from "
             "the other"
         )
-    if changes["decay_steps"] is not None and changes["decay_plan"]:
-        raise ConfigError(
-            f"{argument('decay_steps')} and {argument('decay_plan')} cannot both be given: the one "
-            "is in place of the other"
-        )
+    refuse_two_falls(changes)
     if steps is not None:
         steps = TrainConfig(steps=steps).steps  # checked before anything is computed from it
     given = {name: value for name, value in changes.items() if value is not None}
