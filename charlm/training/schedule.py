@@ -50,6 +50,11 @@ def evaluated_length(config: TrainConfig, held_out: int, step_characters: float)
     return min(held_out, max(LEAST_EVALUATED, int(budget)))
 
 
+def _fall_steps(config: TrainConfig) -> int | None:
+    """Return in how many steps the user wants the rate to fall; a plan has one at least."""
+    return None if config.decay_steps is None else max(1, config.decay_steps)
+
+
 class TimePlan:
     """Measures a session, and moves the end of a run in minutes to where its time is over.
 
@@ -188,8 +193,7 @@ class TimePlan:
         if config.total_steps is None:
             if not self._is_measured and left > self.recent_seconds:
                 return config, None
-            wanted = config.decay_steps  # as the user gave it; a plan has a step at least
-            wanted = None if wanted is None else max(1, wanted)
+            wanted = _fall_steps(config)
             stale = (step - counters.best_step) / config.evaluation_interval
             if counters.best_loss is not None and stale >= PATIENCE:
                 end = min(end, step + (math.ceil(step * DECAY_SHARE) if wanted is None else wanted))
@@ -222,8 +226,8 @@ class TimePlan:
         start = step
         if not begun and (config.decay_steps is not None or config.decay):
             share = round(DECAY_SHARE * end)
-            wanted = share if config.decay_steps is None else max(1, config.decay_steps)
-            start = max(step, end - wanted)
+            wanted = _fall_steps(config)
+            start = max(step, end - (share if wanted is None else wanted))
         plan = config.decay_plan.split(",")[: len(begun)]
         every = self._interval_until(end, config, counters) if start == step else 0
         plan.append(f"{start}:{end}" + f":{every}" * bool(every))
